@@ -1,0 +1,1 @@
+"""The Ray actors, one process kind a file, each with its group facade."""

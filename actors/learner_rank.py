@@ -1,0 +1,118 @@
+"""The learner: one DeepSpeed ZeRO-3 rank an actor, and the group that drives them in lockstep.
+
+Failure semantics: a rank is never restarted on its own (the others would keep their state and silently diverge).
+Any failure of a rank is the group's; the run goes on from the last complete checkpoint.
+"""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+
+from actors.waiting import wait_all
+from rezero_ray.batch import TrainingBatch, single_sequence
+from rezero_ray.config.schema import Config
+from rezero_ray.records import Adapter, MicroBatch, StepReport
+
+
+@ray.remote(max_restarts=0)
+class LearnerRank:
+    """One rank. Every public method is collective: the group calls it on all ranks at the same time."""
+
+    def __init__(self, config: Config, rank: int, world_size: int, device: str) -> None:
+        self._config, self._rank, self._world_size, self._device_kind = config, rank, world_size, device
+
+    def address(self) -> tuple[str, int]:
+        """A free port on this rank's node, for rank 0 to be found at."""
+        import socket
+
+        with socket.socket() as listener:
+            listener.bind(("", 0))
+            return ray.util.get_node_ip_address(), int(listener.getsockname()[1])
+
+    def start(self, master_address: str, master_port: int) -> dict[str, int]:
+        """Join the process group and load the model. Returns counts of parameters."""
+        os.environ.update(
+            RANK=str(self._rank),
+            WORLD_SIZE=str(self._world_size),
+            LOCAL_RANK="0",
+            MASTER_ADDR=master_address,
+            MASTER_PORT=str(master_port),
+        )
+        from actors.deepspeed_learner import DeepSpeedLearner
+
+        self._learner = DeepSpeedLearner(self._config, self._device_kind, self._world_size)
+        return self._learner.parameter_counts()
+
+    def step(self, micro_batches: Sequence[MicroBatch], normalizers: dict[str, int], step: int) -> StepReport:
+        return self._learner.step(micro_batches, normalizers, step)
+
+    def logprobs(self, micro_batch: MicroBatch, *, use_adapter: bool = True) -> list[float]:
+        return self._learner.logprobs(micro_batch, use_adapter=use_adapter)
+
+    def adapter(self) -> Adapter | None:
+        """The adapter as PEFT files, on rank 0; None on the others."""
+        return self._learner.adapter()
+
+    def canary(self, module: str, seed: int, probe: Sequence[int]) -> tuple[Adapter | None, list[float]]:
+        """An adapter that is noise on `module` alone, and the logprobs of `probe` under it; then the old adapter."""
+        with self._learner.perturbed(module, seed):
+            return self._learner.adapter(), self._learner.logprobs(single_sequence(probe))
+
+    def state(self) -> bytes | None:
+        """Adapter in fp32 and AdamW's moments, whole, on rank 0; None on the others."""
+        return self._learner.state()
+
+    def load_state(self, state: bytes) -> None:
+        self._learner.load_state(state)
+
+
+class LearnerGroup:
+    """All ranks, as one. Every wait is bounded by the config's `[limits]`."""
+
+    def __init__(self, ranks: Sequence[Any], config: Config) -> None:
+        self._ranks, self._limits = list(ranks), config.limits
+
+    def start(self) -> dict[str, int]:
+        """Start every rank; returns counts of parameters."""
+        limit = self._limits.learner_start
+        address, port = wait_all(
+            [self._ranks[0].address.remote()], limit, "learner rank 0's address", kind="learner"
+        )[0]
+        starting = [rank.start.remote(address, port) for rank in self._ranks]
+        return dict(wait_all(starting, limit, "learner ranks to load the model", kind="learner")[0])
+
+    def step(self, batch: TrainingBatch, step: int) -> StepReport:
+        """One optimizer step on all ranks."""
+        running = [
+            rank.step.remote(work, batch.normalizers, step)
+            for rank, work in zip(self._ranks, batch.micro_batches, strict=True)
+        ]
+        return wait_all(running, self._limits.train_step, f"learner ranks at step {step}", kind="learner")[0]
+
+    def adapter(self) -> Adapter:
+        """The adapter as it stands."""
+        found = self._collective("adapter")
+        return found[0]
+
+    def logprobs(self, token_ids: Sequence[int], *, use_adapter: bool = True) -> list[float]:
+        """Logprobs of `token_ids[1:]`, each given those before it."""
+        batch = single_sequence(token_ids)
+        return list(self._collective("logprobs", batch, use_adapter=use_adapter)[0])
+
+    def canary(self, module: str, seed: int, probe: Sequence[int]) -> tuple[Adapter, list[float]]:
+        """See `LearnerRank.canary`."""
+        adapter, logprobs = self._collective("canary", module, seed, list(probe))[0]
+        return adapter, logprobs
+
+    def state(self) -> bytes:
+        """See `LearnerRank.state`."""
+        return self._collective("state")[0]
+
+    def load_state(self, state: bytes) -> None:
+        self._collective("load_state", ray.put(state))
+
+    def _collective(self, method: str, *args: Any, **kwargs: Any) -> list[Any]:
+        running = [getattr(rank, method).remote(*args, **kwargs) for rank in self._ranks]
+        return wait_all(running, self._limits.train_step, f"learner ranks ({method})", kind="learner")

@@ -1,0 +1,260 @@
+"""The rollout engine: one vLLM `AsyncLLM` an actor, token ids in and out, the adapter published by version.
+
+A rollout names the policy version it began with and finishes on it. Version `v` is the LoRA adapter `policy-v{v}`
+with id `v + 1`; no request ever runs without one.
+"""
+
+import asyncio
+import os
+import shutil
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import ray
+
+from actors.waiting import wait_all
+from rezero_ray.config.schema import Config
+from rezero_ray.records import Adapter
+
+CANARY_ID = 1_000_000_000
+"""LoRA ids of the start-up canary count from here, out of the way of every policy version."""
+
+
+class Completion(msgspec.Struct, frozen=True):
+    """What the policy wrote: ids, their logprobs under the sampling distribution, and why it ended."""
+
+    token_ids: list[int]
+    logprobs: list[float]
+    finish_reason: str
+
+
+@ray.remote(max_restarts=0)
+class RolloutEngine:
+    """One replica. `generate` runs many at a time; vLLM batches them."""
+
+    def __init__(self, config: Config, replica: int, device: str) -> None:
+        self._config, self._replica, self._device = config, replica, device
+        self._adapters = Path(tempfile.mkdtemp(prefix="rezero-adapters-", dir=_memory_directory()))
+        self._requests: dict[str, Any] = {}
+        self._in_flight: Counter[str] = Counter()
+        self._serial = 0
+
+    async def start(self) -> dict[str, Any]:
+        """Load the model. Returns what the engine settled on."""
+        for name, value in engine_environment(self._config, self._device).items():
+            os.environ.setdefault(name, value)
+        from vllm import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        started = time.monotonic()
+        arguments = engine_arguments(self._config, self._device, self._replica)
+        self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
+        return {"seconds": time.monotonic() - started, "max_model_len": arguments["max_model_len"]}
+
+    async def publish(self, version: int, adapter: Adapter) -> float:
+        """Make policy `version` known; the version before the staleness window goes. Returns seconds."""
+        started = time.monotonic()
+        await self._add(f"policy-v{version}", version + 1, adapter)
+        await self._remove(f"policy-v{version - self._config.orchestrator.max_async_level - 2}")
+        return time.monotonic() - started
+
+    async def canary(self, number: int, adapter: Adapter, probe: list[int]) -> list[float]:
+        """Logprobs of `probe[1:]` under an adapter that is then removed."""
+        name = f"canary-{number}"
+        await self._add(name, CANARY_ID + number, adapter)
+        try:
+            return await self._score(name, probe)
+        finally:
+            await self._remove(name)
+
+    async def logprobs(self, version: int, token_ids: list[int]) -> list[float]:
+        """Logprobs of `token_ids[1:]`, each given those before it, under policy `version`."""
+        return await self._score(f"policy-v{version}", token_ids)
+
+    async def generate(
+        self, version: int, prompt_ids: list[int], max_tokens: int, seed: int | None
+    ) -> Completion:
+        """Sample one completion of at most `max_tokens` tokens under policy `version`."""
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        params = SamplingParams(
+            max_tokens=max_tokens,
+            temperature=self._config.orchestrator.sampling.temperature,
+            seed=seed,
+            logprobs=0,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        result = (await self._run(f"policy-v{version}", prompt_ids, params)).outputs[0]
+        logprobs = [
+            entry[token].logprob for token, entry in zip(result.token_ids, result.logprobs, strict=True)
+        ]
+        return Completion(list(result.token_ids), logprobs, result.finish_reason or "stop")
+
+    async def stop(self) -> None:
+        """End the engine's processes and remove its adapters from shared memory."""
+        if hasattr(self, "_engine"):
+            self._engine.shutdown()
+        shutil.rmtree(self._adapters, ignore_errors=True)
+
+    async def _add(self, name: str, lora_id: int, adapter: Adapter) -> None:
+        from vllm.lora.request import LoRARequest
+
+        folder = self._adapters / name
+        folder.mkdir()
+        (folder / "adapter_model.safetensors").write_bytes(adapter.weights)
+        (folder / "adapter_config.json").write_bytes(adapter.config)
+        request = LoRARequest(lora_name=name, lora_int_id=lora_id, lora_path=str(folder))
+        if not await self._engine.add_lora(request):
+            raise RuntimeError(f"vLLM did not take the adapter {name}")
+        self._requests[name] = request
+
+    async def _remove(self, name: str) -> None:
+        request = self._requests.pop(name, None)
+        if request is None:
+            return
+        while self._in_flight[name]:
+            await asyncio.sleep(0.05)
+        await self._engine.remove_lora(request.lora_int_id)
+        shutil.rmtree(self._adapters / name, ignore_errors=True)
+
+    async def _score(self, name: str, token_ids: list[int]) -> list[float]:
+        from vllm import SamplingParams
+
+        params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
+        entries = (await self._run(name, token_ids, params)).prompt_logprobs
+        return [entry[token].logprob for token, entry in zip(token_ids[1:], entries[1:], strict=True)]
+
+    async def _run(self, name: str, token_ids: list[int], params: Any) -> Any:
+        request = self._requests.get(name)
+        if request is None:
+            raise KeyError(f"no adapter {name} in this engine; it has {sorted(self._requests)}")
+        self._serial += 1
+        self._in_flight[name] += 1
+        try:
+            stream = self._engine.generate(
+                {"prompt_token_ids": list(token_ids)}, params, f"{name}/{self._serial}", lora_request=request
+            )
+            return [output async for output in stream][-1]
+        finally:
+            self._in_flight[name] -= 1
+
+
+def engine_environment(config: Config, device: str) -> dict[str, str]:
+    """Environment variables that vLLM reads at import, where the user has not set them."""
+    if device != "cpu":
+        return {}
+    return {
+        "VLLM_CPU_KVCACHE_SPACE": str(max(1, round(config.inference.cpu_kv_cache_gib))),
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    }
+
+
+def engine_arguments(config: Config, device: str, replica: int) -> dict[str, Any]:
+    """`AsyncEngineArgs` for one replica.
+
+    On the CPU chunked prefill is off: vLLM 0.30 rewinds a seeded request's generator after a partial prefill, and
+    CPU generators have no offset (`CPU Generator does not use offset`). And vLLM 0.30's rotary kernel for the CPU
+    is wrong for MLA's query layout, so those models use its plain one (tests/models/test_tiny_in_vllm.py).
+    Blocks are the smallest that the kernels take: a group shares its prompt by whole blocks, and vLLM's 128 tokens
+    on the CPU are more than most of a prompt.
+    """
+    inference, lora = config.inference, config.trainer.model.lora
+    length = inference.model.max_model_len or config.seq_len
+    versions = config.orchestrator.max_async_level + 2
+    arguments: dict[str, Any] = {
+        "model": config.model.name,
+        "dtype": config.model.dtype,
+        "trust_remote_code": inference.model.trust_remote_code,
+        "max_model_len": length,
+        "max_num_seqs": inference.model.max_num_seqs,
+        "tensor_parallel_size": inference.parallel.tp,
+        "enable_prefix_caching": True,
+        "logprobs_mode": "processed_logprobs",
+        "generation_config": "vllm",
+        "seed": config.seed + replica,
+        "disable_log_stats": True,
+        "enable_lora": True,
+        "max_loras": versions,
+        "max_cpu_loras": versions + 1,
+        "max_lora_rank": max(8, lora.rank) if lora.rank > 1 else 1,
+        "lora_target_modules": list(lora.target_modules),
+    }
+    batched = inference.model.max_num_batched_tokens
+    if device == "cpu":
+        mla = _is_mla(config)
+        arguments |= {
+            "enforce_eager": True,
+            "enable_chunked_prefill": False,
+            "block_size": 16 if mla else 32,
+            "compilation_config": {"custom_ops": ["-rotary_embedding"] if mla else []},
+            "max_num_batched_tokens": max(batched or 2048, length),
+        }
+    else:
+        arguments |= {
+            "enforce_eager": inference.model.enforce_eager,
+            "gpu_memory_utilization": inference.gpu_memory_utilization,
+        }
+        if batched is not None:
+            arguments["max_num_batched_tokens"] = batched
+    return arguments
+
+
+def _is_mla(config: Config) -> bool:
+    from transformers import AutoConfig
+
+    model = AutoConfig.from_pretrained(
+        config.model.name, trust_remote_code=config.inference.model.trust_remote_code
+    )
+    return getattr(model, "kv_lora_rank", None) is not None
+
+
+def _memory_directory() -> str | None:
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+
+
+class EngineGroup:
+    """All replicas, as one. Every wait is bounded by the config's `[limits]`."""
+
+    def __init__(self, engines: list[Any], config: Config) -> None:
+        self.handles, self._limits = list(engines), config.limits
+
+    def start(self) -> list[Any]:
+        """Begin to start every replica; returns what to wait for, so that the learner can start meanwhile."""
+        return [engine.start.remote() for engine in self.handles]
+
+    def publish(self, version: int, adapter: Adapter) -> float:
+        """Publish policy `version` to every replica. Returns the slowest one's seconds."""
+        reference = ray.put(adapter)
+        running = [engine.publish.remote(version, reference) for engine in self.handles]
+        return max(
+            wait_all(
+                running, self._limits.publish, f"engines to take policy version {version}", kind="engine"
+            )
+        )
+
+    def canary(self, number: int, adapter: Adapter, probe: list[int]) -> list[list[float]]:
+        """Logprobs of the probe under a canary adapter, of each replica."""
+        reference = ray.put(adapter)
+        running = [engine.canary.remote(number, reference, probe) for engine in self.handles]
+        return wait_all(running, self._limits.publish, f"engines to score canary {number}", kind="engine")
+
+    def logprobs(self, version: int, token_ids: list[int]) -> list[list[float]]:
+        """Logprobs of `token_ids[1:]` under policy `version`, of each replica."""
+        running = [engine.logprobs.remote(version, token_ids) for engine in self.handles]
+        return wait_all(
+            running, self._limits.publish, f"engines to score under policy version {version}", kind="engine"
+        )
+
+    def stop(self) -> None:
+        wait_all(
+            [engine.stop.remote() for engine in self.handles],
+            self._limits.publish,
+            "engines to stop",
+            kind="engine",
+        )

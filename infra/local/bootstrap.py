@@ -1,0 +1,57 @@
+"""Ray on this machine: started by this process, ended with it, and no other Ray session touched."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from infra.cluster import Cluster
+from rezero_ray.config.schema import LocalInfraConfig
+
+GIB = 1024**3
+LARGEST_STORE = 8 * GIB
+"""Adapters and rollouts are small; a larger object store would only take shared memory from others."""
+
+
+@contextmanager
+def start(infra: LocalInfraConfig, *, gpus: int) -> Iterator[Cluster]:
+    """Start Ray with this machine's CPUs and `gpus` GPUs; shut it down at the end of the context.
+
+    The dashboard listens on the loopback interface only. A cluster that `ray.init` starts asks for Ray's token
+    (`ray get-auth-token`) unless the user has set RAY_AUTH_MODE otherwise.
+    """
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own 15 starves the run beside anything else
+    import ray
+
+    cpus = infra.num_cpus or len(os.sched_getaffinity(0))
+    context = ray.init(
+        address="local",
+        num_cpus=cpus,
+        num_gpus=gpus,
+        object_store_memory=_store_bytes(infra),
+        include_dashboard=infra.dashboard,
+        dashboard_host="127.0.0.1",
+        log_to_driver=False,
+        logging_level="warning",
+        namespace="rezero",
+    )
+    try:
+        yield Cluster(
+            cpus=cpus,
+            gpus=gpus,
+            dashboard=f"http://{context.dashboard_url}" if context.dashboard_url else None,
+            logs=f"{ray._private.worker._global_node.get_session_dir_path()}/logs",
+        )
+    finally:
+        ray.shutdown()
+
+
+def _store_bytes(infra: LocalInfraConfig) -> int:
+    """As configured, else two fifths of free shared memory, 0.1 to 8 GiB."""
+    if infra.object_store_gib is not None:
+        return int(infra.object_store_gib * GIB)
+    free = shutil.disk_usage("/dev/shm").free if Path("/dev/shm").is_dir() else GIB
+    return int(min(LARGEST_STORE, max(0.1 * GIB, 0.4 * free)))

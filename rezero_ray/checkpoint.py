@@ -1,0 +1,137 @@
+"""Checkpoints: complete or not there.
+
+A checkpoint is written straight into its directory (network volumes rename badly), every file flushed to
+disk, and `COMPLETE.json` last, with a checksum of every other file. A directory without it, or whose files
+differ from it, does not count.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import msgspec
+
+from rezero_ray.records import Adapter
+from rezero_ray.sampler import SamplerState
+
+COMPLETE = "COMPLETE.json"
+ADAPTER_WEIGHTS, ADAPTER_CONFIG = "adapter/adapter_model.safetensors", "adapter/adapter_config.json"
+LEARNER, RUN = "state/learner.safetensors", "state/run.json"
+FILES = (ADAPTER_WEIGHTS, ADAPTER_CONFIG, LEARNER, RUN)
+
+
+class RunState(msgspec.Struct, frozen=True):
+    """What the controller needs to go on. All sampling seeds are functions of the run's seed and the prompt's
+    index, and the learner draws nothing after its start, so the position is the whole state of the RNG."""
+
+    step: int
+    seed: int
+    sampler: SamplerState
+
+
+class Checkpoint(msgspec.Struct, frozen=True):
+    """A complete checkpoint as read back."""
+
+    run: RunState
+    learner: bytes
+    adapter: Adapter
+
+
+def checkpoint_path(output_dir: Path, step: int) -> Path:
+    return output_dir / "checkpoints" / f"step_{step:06d}"
+
+
+def save(output_dir: Path, run: RunState, learner: bytes, adapter: Adapter, *, keep_last: int) -> Path:
+    """Write the checkpoint of `run.step`, then delete those before the last `keep_last` whole ones."""
+    directory = checkpoint_path(output_dir, run.step)
+    if directory.exists():
+        shutil.rmtree(directory)
+    files = {
+        ADAPTER_WEIGHTS: adapter.weights,
+        ADAPTER_CONFIG: adapter.config,
+        LEARNER: learner,
+        RUN: msgspec.json.format(msgspec.json.encode(run)),
+    }
+    for name, content in files.items():
+        _write(directory / name, content)
+    sums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    _write(directory / COMPLETE, json.dumps({"step": run.step, "sha256": sums}, indent=2).encode())
+    _delete_old(output_dir, run.step, keep_last)
+    return directory
+
+
+def load_newest(output_dir: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest whole checkpoint, and for each newer one that was passed over the reason."""
+    passed_over: list[str] = []
+    for step in _steps(output_dir):
+        directory = checkpoint_path(output_dir, step)
+        problem = _damage(directory)
+        if problem is None:
+            return _read(directory), passed_over
+        passed_over.append(f"{directory.name}: {problem}")
+    return None, passed_over
+
+
+def _read(directory: Path) -> Checkpoint:
+    weights = (directory / ADAPTER_WEIGHTS).read_bytes()
+    return Checkpoint(
+        run=msgspec.json.decode((directory / RUN).read_bytes(), type=RunState),
+        learner=(directory / LEARNER).read_bytes(),
+        adapter=Adapter(
+            weights=weights,
+            config=(directory / ADAPTER_CONFIG).read_bytes(),
+            digest=hashlib.sha256(weights).hexdigest(),
+        ),
+    )
+
+
+def _damage(directory: Path) -> str | None:
+    try:
+        sums = json.loads((directory / COMPLETE).read_text("utf-8"))["sha256"]
+        for name in FILES:
+            expected = sums[name]
+            if hashlib.sha256((directory / name).read_bytes()).hexdigest() != expected:
+                return f"{name} differs from its checksum"
+    except FileNotFoundError as error:
+        return f"{Path(str(error.filename)).name} is missing"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"{COMPLETE} cannot be read: {type(error).__name__}: {error}"
+    return None
+
+
+def _steps(output_dir: Path) -> list[int]:
+    """Steps of all checkpoints, whole or not, the newest first."""
+    names = (path.name for path in (output_dir / "checkpoints").glob("step_*"))
+    return sorted((int(m[1]) for name in names if (m := re.fullmatch(r"step_(\d{6,})", name))), reverse=True)
+
+
+def _delete_old(output_dir: Path, newest: int, keep_last: int) -> None:
+    """Keep the last `keep_last` whole checkpoints up to step `newest`, which has just been written.
+
+    The files of each are read: one that is broken must not take the place of one that is whole. Those of
+    later steps stay: they are broken, and for that the run went on from an earlier one.
+    """
+    kept = 0
+    for step in (step for step in _steps(output_dir) if step <= newest):
+        directory = checkpoint_path(output_dir, step)
+        if kept == keep_last:
+            (directory / COMPLETE).unlink(missing_ok=True)
+            shutil.rmtree(directory)
+        elif step == newest or _damage(directory) is None:
+            kept += 1
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

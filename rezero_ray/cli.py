@@ -1,0 +1,75 @@
+"""`rezero VERB ...`: the trainer and its companions. A verb that does not exist yet is not listed."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rezero_ray import __version__, train
+from rezero_ray.config import read_request
+from rezero_ray.config.flags import split_arguments
+from rezero_ray.preflight import preflight
+
+VERBS = {
+    "train": "train; the same as python -m rezero_ray.train",
+    "check": "look for everything that could go wrong, environments and prompts included, and start nothing",
+    "plan": "print what a run would be: bundles, tokens, adapter, memory",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one verb and returns its exit status (see rezero_ray.train)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments and arguments[0] in VERBS:
+        verb, rest = arguments[0], arguments[1:]
+        if verb == "train":
+            return train.main(rest, prog="rezero train")
+        own, overrides = split_arguments(rest)
+        return train.answered(lambda: _look(verb, own, overrides))
+    return train.answered(lambda: _no_verb(arguments))
+
+
+def _look(verb: str, own: Sequence[str], overrides: Sequence[str]) -> int:
+    options = _file_parser(verb).parse_args(own)
+    request = read_request(options.files, overrides)
+    if verb == "plan":
+        return train.show_plan(request, resume=options.resume, with_config=False)
+    with request.locating():
+        found = preflight(request.config, resume=options.resume, patient=True)
+    for note in found.notes:
+        print(f"note: {note}")
+    print(f"nothing is wrong with this request; it would run on {found.device}")
+    return train.DONE
+
+
+def _no_verb(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="rezero",
+        usage="rezero VERB ...",
+        description="Reinforcement learning of language-model agents on any Ray cluster.",
+        epilog="`rezero VERB --help` says more about a verb.",
+    )
+    parser.add_argument("--version", action="version", version=f"rezero_ray {__version__}")
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    for name, purpose in VERBS.items():
+        verbs.add_parser(name, help=purpose, add_help=False)
+    parser.parse_args(arguments)
+    return train.WRONG_REQUEST
+
+
+def _file_parser(verb: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=f"rezero {verb}",
+        usage="%(prog)s A.toml [B.toml ...] [--dotted.key value ...] [--resume]",
+        description=f"{VERBS[verb].capitalize()}.",
+        epilog=train.OVERRIDING,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("files", nargs="+", type=Path, metavar="TOML", help="configuration; later files win")
+    parser.add_argument("--resume", action="store_true", help="the run of output_dir is to go on")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,251 @@
+"""Values that are right by themselves and wrong together. Pure: only the config is looked at.
+
+A key that the chosen device does not use (`inference.gpu_memory_utilization` on a CPU) is no error here:
+recipes set it and an overlay cannot take it back. A key that no device would use as it stands is one.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from itertools import combinations
+
+from rezero_ray.config.problems import Problem, shown
+from rezero_ray.config.schema import Config
+
+MAX_SHARED_GPU_UTILIZATION = 0.6  # what an engine may take of a GPU on which a learner rank lives too
+
+_ENVIRONMENT_ID = re.compile(r"([A-Za-z0-9][\w.-]*/)?[A-Za-z][\w-]*")
+_MODULE_NAME = re.compile(r"\w+")
+
+
+def cross_check(config: Config) -> list[Problem]:
+    """Everything in the config that contradicts itself or that this version does not offer."""
+    return [problem for check in _CHECKS for problem in check(config)]
+
+
+def _not_offered_yet(config: Config) -> Iterator[Problem]:
+    level = config.orchestrator.max_async_level
+    if level > 0:
+        yield Problem(
+            "orchestrator.max_async_level",
+            "asynchronous rollouts are not available in this version",
+            "write 0: rollouts and training take turns",
+            shown(level),
+        )
+    if config.weight_sync.mode == "merged":
+        yield Problem(
+            "weight_sync.mode",
+            "publishing merged weights is not available in this version",
+            'write "adapter", and train only modules whose adapter vLLM applies',
+            '"merged"',
+        )
+
+
+def _gpus(config: Config) -> Iterator[Problem]:
+    for key in ("inference_gpu_ids", "trainer_gpu_ids"):
+        ids: list[int] = getattr(config, key)
+        twice = sorted({gpu for gpu in ids if ids.count(gpu) > 1})
+        if twice:
+            yield Problem(key, f"names {_gpu_list(twice)} twice", "name each GPU once", shown(ids))
+    shared = sorted(set(config.inference_gpu_ids) & set(config.trainer_gpu_ids))
+    utilization = config.inference.gpu_memory_utilization
+    if shared and config.device != "cpu" and utilization > MAX_SHARED_GPU_UTILIZATION:
+        yield Problem(
+            "inference.gpu_memory_utilization",
+            f"{_gpu_list(shared)} stands in inference_gpu_ids and in trainer_gpu_ids: "
+            "the engine would leave the learner no room",
+            f"give each its own GPU, or share with at most {MAX_SHARED_GPU_UTILIZATION} "
+            "(configs/overlays/single-gpu.toml)",
+            shown(utilization),
+            others=("inference_gpu_ids", "trainer_gpu_ids"),
+        )
+
+
+def _parallel(config: Config) -> Iterator[Problem]:
+    parallel, gpus = config.inference.parallel, len(config.inference_gpu_ids)
+    if parallel.dp * parallel.tp != gpus:
+        replicas = gpus // parallel.tp
+        fits = parallel.tp * replicas == gpus and replicas > 0
+        yield Problem(
+            "inference.parallel.dp",
+            f"dp * tp = {parallel.dp * parallel.tp}, but inference_gpu_ids names {gpus}",
+            f"write {replicas}" if fits else "make dp * tp their number",
+            shown(parallel.dp),
+            others=("inference.parallel.tp", "inference_gpu_ids"),
+        )
+    if parallel.tp > 1 and config.device == "cpu":
+        yield Problem(
+            "inference.parallel.tp",
+            "an engine on the CPU is not split",
+            "write 1, and use dp for replicas",
+            shown(parallel.tp),
+            others=("device",),
+        )
+
+
+def _lengths(config: Config) -> Iterator[Problem]:
+    longest, max_tokens = config.inference.model.max_model_len, config.orchestrator.sampling.max_tokens
+    if longest is not None and longest > config.seq_len:
+        yield Problem(
+            "inference.model.max_model_len",
+            f"the engine would write sequences longer than can be trained on (seq_len = {config.seq_len})",
+            f"write at most {config.seq_len}, or raise seq_len",
+            shown(longest),
+            others=("seq_len",),
+        )
+    limits = {"seq_len": config.seq_len, "inference.model.max_model_len": longest}
+    for key, limit in limits.items():
+        if limit is not None and max_tokens >= limit:
+            yield Problem(
+                "orchestrator.sampling.max_tokens",
+                f"leaves no room for a prompt: prompt + completion must fit into {key} = {limit}",
+                f"write less than {limit}, or raise {key}",
+                shown(max_tokens),
+                others=(key,),
+            )
+    micro_batch = config.trainer.micro_batch_tokens
+    if micro_batch is not None and micro_batch < config.seq_len:
+        yield Problem(
+            "trainer.micro_batch_tokens",
+            f"a sequence of seq_len = {config.seq_len} tokens would not fit",
+            f"write at least {config.seq_len}, or lower seq_len",
+            shown(micro_batch),
+            others=("seq_len",),
+        )
+
+
+def _engine(config: Config) -> Iterator[Problem]:
+    model = config.inference.model
+    if model.enable_auto_tool_choice and model.tool_call_parser is None:
+        yield Problem(
+            "inference.model.enable_auto_tool_choice",
+            "needs to know how the model writes tool calls",
+            'add tool_call_parser = "hermes" (or the parser of your model)',
+            "true",
+            others=("inference.model.tool_call_parser",),
+        )
+    if model.tool_call_parser is not None and not model.enable_auto_tool_choice:
+        yield Problem(
+            "inference.model.tool_call_parser",
+            "has no effect without enable_auto_tool_choice",
+            "add enable_auto_tool_choice = true, or drop it",
+            shown(model.tool_call_parser),
+            others=("inference.model.enable_auto_tool_choice",),
+        )
+    if model.max_num_batched_tokens is not None and model.max_num_batched_tokens < model.max_num_seqs:
+        yield Problem(
+            "inference.model.max_num_batched_tokens",
+            f"is below max_num_seqs = {model.max_num_seqs}; every running sequence needs a token a step",
+            f"write at least {model.max_num_seqs}, or lower max_num_seqs",
+            shown(model.max_num_batched_tokens),
+            others=("inference.model.max_num_seqs",),
+        )
+
+
+def _groups(config: Config) -> Iterator[Problem]:
+    orchestrator = config.orchestrator
+    size, normalize = orchestrator.rollouts_per_example, orchestrator.advantage.normalize
+    if size == 1 and normalize != "none":
+        yield Problem(
+            "orchestrator.rollouts_per_example",
+            f'a group of one with advantage.normalize = "{normalize}": every advantage would be zero',
+            'write 2 or more, or advantage.normalize = "none"',
+            "1",
+            others=("orchestrator.advantage.normalize",),
+        )
+    ranks, rollouts = len(config.trainer_gpu_ids), orchestrator.batch_size * size
+    if ranks > rollouts:
+        yield Problem(
+            "trainer_gpu_ids",
+            f"{ranks} learner ranks, but a step has only {rollouts} rollouts "
+            "(batch_size * rollouts_per_example): some would train on nothing",
+            f"name at most {rollouts} GPUs, or raise orchestrator.batch_size",
+            shown(config.trainer_gpu_ids),
+            others=("orchestrator.batch_size", "orchestrator.rollouts_per_example"),
+        )
+
+
+def _schedule(config: Config) -> Iterator[Problem]:
+    optim = config.trainer.optim
+    if optim.warmup_steps >= config.max_steps:
+        yield Problem(
+            "trainer.optim.warmup_steps",
+            f"the run of max_steps = {config.max_steps} would end before lr is reached",
+            f"write at most {config.max_steps - 1}, or raise max_steps",
+            shown(optim.warmup_steps),
+            others=("max_steps",),
+        )
+    if optim.schedule == "constant" and optim.min_lr_ratio > 0:
+        yield Problem(
+            "trainer.optim.min_lr_ratio",
+            'has no effect with schedule = "constant"',
+            'write schedule = "linear" or "cosine", or drop it',
+            shown(optim.min_lr_ratio),
+            others=("trainer.optim.schedule",),
+        )
+
+
+def _target_modules(config: Config) -> Iterator[Problem]:
+    key, modules = "trainer.model.lora.target_modules", config.trainer.model.lora.target_modules
+    for name in modules:
+        if not _MODULE_NAME.fullmatch(name):
+            last = name.rpartition(".")[2]
+            remedy = f'write "{last}"' if _MODULE_NAME.fullmatch(last) else "write names such as q_proj"
+            yield Problem(
+                key, f"{shown(name)} is not the last part of a module's name", remedy, shown(modules)
+            )
+    twice = sorted({name for name in modules if modules.count(name) > 1})
+    if twice:
+        yield Problem(key, f"names {', '.join(twice)} twice", "name each module once", shown(modules))
+
+
+def _environments(config: Config) -> Iterator[Problem]:
+    environments = list(enumerate(config.orchestrator.env))
+    for index, env in environments:
+        if not _ENVIRONMENT_ID.fullmatch(env.id):
+            hint = f'write "{env.id.partition("@")[0]}"; the version is chosen when it is installed'
+            remedy = hint if "@" in env.id else 'write a name such as "redteam-attack" or "owner/name"'
+            yield Problem(f"orchestrator.env.{index}.id", "is not an environment id", remedy, shown(env.id))
+    for (_, first), (index, second) in combinations(environments, 2):
+        if first.id == second.id and first.args == second.args:
+            yield Problem(
+                f"orchestrator.env.{index}.id",
+                "is listed twice with the same args",
+                "list it once; `weight` sets its share of the prompts",
+                shown(second.id),
+            )
+
+
+def _tracking(config: Config) -> Iterator[Problem]:
+    if config.wandb is None:
+        return
+    pairs = [
+        ("experiment", config.mlflow.experiment, "project", config.wandb.project),
+        ("run_name", config.mlflow.run_name, "name", config.wandb.name),
+    ]
+    for ours, mlflow_name, theirs, wandb_name in pairs:
+        if mlflow_name is not None and wandb_name is not None and mlflow_name != wandb_name:
+            yield Problem(
+                f"mlflow.{ours}",
+                f"wandb.{theirs} = {shown(wandb_name)} names the same thing otherwise",
+                "keep one of the two",
+                shown(mlflow_name),
+                others=(f"wandb.{theirs}",),
+            )
+
+
+def _gpu_list(gpus: Sequence[int]) -> str:
+    return ("GPU " if len(gpus) == 1 else "GPUs ") + ", ".join(map(str, gpus))
+
+
+_CHECKS: tuple[Callable[[Config], Iterator[Problem]], ...] = (
+    _not_offered_yet,
+    _gpus,
+    _parallel,
+    _lengths,
+    _engine,
+    _groups,
+    _schedule,
+    _target_modules,
+    _environments,
+    _tracking,
+)

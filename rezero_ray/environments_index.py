@@ -1,0 +1,75 @@
+"""Which module an environment id means, and how it is built: the same for the preflight and for the workers.
+
+Nothing is imported before `load_environment` is called: `verifiers` alone takes seconds.
+"""
+
+import importlib
+import importlib.util
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+BUILT_IN: Mapping[str, str] = {
+    "redteam-attack": "environments.redteam_attack",
+    "phishing-detection": "environments.phishing_detection",
+}
+
+_guard_lock = threading.Lock()
+
+
+def module_of(env_id: str) -> str:
+    """The module of an id: ours for a built-in one, else by verifiers' rule (`owner/my-env` -> `my_env`)."""
+    return BUILT_IN.get(env_id) or env_id.replace("-", "_").split("/")[-1]
+
+
+def source_of(env_id: str) -> str | None:
+    """Path of the module's source (empty where there is none to read), None if it cannot be imported.
+
+    The module itself is not executed.
+    """
+    try:
+        spec = importlib.util.find_spec(module_of(env_id))
+    except (ImportError, ValueError):
+        return None
+    if spec is None:
+        return None
+    return spec.origin if spec.origin and spec.origin.endswith(".py") else ""
+
+
+def install_hint(env_id: str) -> str:
+    """What to do about an id that cannot be imported: the exact command, or the built-in that was meant."""
+    name = env_id.rpartition("/")[2]
+    twin = name.removeprefix("sv-env-")
+    built_in = f'; or write id = "{twin}", the built-in one' if twin in BUILT_IN else ""
+    command = f"prime env install {env_id}" if "/" in env_id else f"uv pip install {name}"
+    return f"install it: {command}{built_in}"
+
+
+def load_environment(env_id: str, args: Mapping[str, Any]) -> Any:
+    """Builds the `verifiers` environment of an id. Whatever its module raises goes through.
+
+    Works on any thread, and leaves the process's signal handlers as they were.
+    """
+    with _signal_handlers_kept():
+        module = importlib.import_module(module_of(env_id))
+        environment = module.load_environment(**args)
+    environment.env_id = environment.env_id or env_id
+    environment.env_args = environment.env_args or dict(args)
+    return environment
+
+
+@contextmanager
+def _signal_handlers_kept() -> Iterator[None]:
+    """`verifiers.Environment.__post_init__` (0.2.0) sets SIGINT and SIGTERM handlers. That raises off the
+    main thread, where an async Ray actor builds its environment; on it, the run's own handlers would be lost.
+    So `signal.signal` does nothing while an environment is built.
+    """
+    with _guard_lock:
+        original = signal.signal
+        signal.signal = lambda signum, handler: signal.getsignal(signum)  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            signal.signal = original

@@ -1,0 +1,1 @@
+"""What a learner rank computes: the policy's forward pass, its attention, its head, its schedule."""

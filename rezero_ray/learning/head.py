@@ -1,0 +1,76 @@
+"""Logprobs of given tokens without ever holding the logits of more than a chunk of positions.
+
+For a token y with hidden state h, head W and temperature t:
+
+    logprob     = (W h / t)[y] - logsumexp(W h / t)
+    d logprob/dh = (W[y] - softmax(W h / t) W) / t
+
+The head is frozen, so the second line is computed with the first, chunk by chunk, and kept: [N, hidden] in place
+of logits [N, vocabulary]. The backward pass is then one elementwise product; it needs no weights, hence no ZeRO-3
+gather and no recomputation.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+
+class TokenLogprobs(torch.autograd.Function):
+    """Differentiable in the hidden states alone."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        targets: torch.Tensor,
+        temperature: float,
+        chunk: int,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Args:
+            hidden: [N, hidden].
+            weight: [vocabulary, hidden].
+            targets: int64 [N].
+            temperature: divides the logits.
+            chunk: positions whose logits exist at one time.
+        Returns:
+            logprobs and entropies in nats, float32 [N] each.
+        """
+        logprobs, entropies, jacobian = [], [], []
+        for rows, ids in zip(hidden.split(chunk), targets.split(chunk), strict=True):
+            logits = (rows @ weight.t()).float().div_(temperature)
+            log_normalizer = logits.logsumexp(dim=-1)
+            picked = logits.gather(1, ids[:, None]).squeeze(1)
+            probabilities = (logits - log_normalizer[:, None]).exp_()
+            logprobs.append(picked - log_normalizer)
+            entropies.append(log_normalizer - (probabilities * logits).sum(dim=-1))
+            if ctx.needs_input_grad[0]:
+                expected = probabilities.to(weight.dtype) @ weight
+                jacobian.append((weight[ids] - expected).div_(temperature))
+        if jacobian:
+            ctx.save_for_backward(torch.cat(jacobian))
+        entropy = torch.cat(entropies)
+        ctx.mark_non_differentiable(entropy)
+        return torch.cat(logprobs), entropy
+
+    @staticmethod
+    def backward(ctx: Any, grad_logprobs: torch.Tensor, _: torch.Tensor) -> Any:
+        (jacobian,) = ctx.saved_tensors
+        return (grad_logprobs[:, None] * jacobian).to(jacobian.dtype), None, None, None, None
+
+
+class TokenLogprobHead(nn.Module):
+    """The model's own output embedding, shared, as a module of its own so that ZeRO-3 gathers it once a pass."""
+
+    def __init__(self, weight: nn.Parameter, *, temperature: float, chunk: int) -> None:
+        super().__init__()
+        self.weight = weight
+        self.temperature = temperature
+        self.chunk = chunk
+
+    def forward(self, hidden: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """hidden [N, hidden], targets [N] -> logprobs [N], entropies [N]."""
+        result = TokenLogprobs.apply(hidden, self.weight, targets, self.temperature, self.chunk)
+        return result[0], result[1]

@@ -1,0 +1,154 @@
+"""What a run is going to be: bundles, rollouts, tokens, adapter, memory. Pure arithmetic."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rezero_ray.config import Config
+from rezero_ray.preflight import Device, Machine, ModelFacts
+from rezero_ray.preflight.memory import (
+    GIB,
+    Need,
+    adapter_bytes,
+    adapter_parameters,
+    engine_need,
+    kv_bytes_per_token,
+    learner_need,
+)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A place for one process: a GPU or its part of it, on the CPU a part of the cores.
+
+    `has_gib` is what the process may take; None where the memory of the GPU is not known.
+    """
+
+    role: str  # "inference" or "train"
+    index: int  # the GPU id of the config; on the CPU just a number
+    share: float  # of one GPU
+    need: Need | None
+    has_gib: float | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    device: Device
+    bundles: tuple[Bundle, ...]
+    steps: int
+    rollouts_per_step: int
+    max_completion_tokens_per_step: int
+    max_tokens_per_step: int
+    checkpoints: int
+    adapter_parameters: int | None
+    adapter_bytes: int | None
+    kv_tokens: int | None  # that one engine's cache holds
+
+
+def make_plan(config: Config, facts: ModelFacts | None, machine: Machine, device: Device) -> Plan:
+    """`facts` may be None or without tensors: what cannot be known is None then."""
+    if facts is not None and not facts.tensors:
+        facts = None
+    rollouts = config.orchestrator.batch_size * config.orchestrator.rollouts_per_example
+    bundles = tuple(_bundles(config, facts, machine, device))
+    parameters = None if facts is None else adapter_parameters(config, facts)
+    return Plan(
+        device=device,
+        bundles=bundles,
+        steps=config.max_steps,
+        rollouts_per_step=rollouts,
+        max_completion_tokens_per_step=rollouts * config.orchestrator.sampling.max_tokens,
+        max_tokens_per_step=rollouts * config.seq_len,
+        checkpoints=-(-config.max_steps // config.ckpt.interval),
+        adapter_parameters=parameters,
+        adapter_bytes=None if facts is None else adapter_bytes(config, facts),
+        kv_tokens=None if facts is None else _kv_tokens(config, facts, bundles[0], device),
+    )
+
+
+def _bundles(config: Config, facts: ModelFacts | None, machine: Machine, device: Device) -> Iterator[Bundle]:
+    shared = set(config.inference_gpu_ids) & set(config.trainer_gpu_ids)
+    utilization = config.inference.gpu_memory_utilization
+    for role, ids in (("inference", config.inference_gpu_ids), ("train", config.trainer_gpu_ids)):
+        for index in ids:
+            need = None
+            if facts is not None:
+                need = (engine_need if role == "inference" else learner_need)(config, facts, device)
+            share = 1.0
+            if role == "inference" and device == "cuda":
+                share = utilization
+            elif index in shared:
+                share = 1 - utilization
+            whole = _gpu_gib(machine, index)
+            has = machine.memory_gib if device == "cpu" else None if whole is None else whole * share
+            yield Bundle(role, index, share, need, has)
+
+
+def _gpu_gib(machine: Machine, index: int) -> float | None:
+    return machine.gpu_gib[index] if index < len(machine.gpu_gib) else None
+
+
+def _kv_tokens(config: Config, facts: ModelFacts, engine: Bundle, device: Device) -> int | None:
+    per_token = kv_bytes_per_token(config, facts)
+    if per_token is None or engine.need is None:
+        return None
+    if device == "cpu":
+        return int(config.inference.cpu_kv_cache_gib * GIB / per_token)
+    if engine.has_gib is None:
+        return None
+    return max(0, int((engine.has_gib * GIB - engine.need.bytes) * config.inference.parallel.tp / per_token))
+
+
+def render_plan(plan: Plan, config: Config, notes: tuple[str, ...] = ()) -> str:
+    """The plan in lines to read; each also stands by itself for grep."""
+    return "\n".join(_lines(plan, config, notes))
+
+
+def _lines(plan: Plan, config: Config, notes: tuple[str, ...]) -> Iterator[str]:
+    kind = "GPU" if plan.device == "cuda" else "CPU share"
+    inference, training = len(config.inference_gpu_ids), len(config.trainer_gpu_ids)
+    yield f"bundles: {inference} inference + {training} training ({kind} each, one placement group)"
+    for bundle in plan.bundles:
+        yield f"  {_bundle_line(bundle, plan.device)}"
+    if plan.device == "cpu" and all(bundle.need for bundle in plan.bundles):
+        needed = sum(bundle.need.bytes for bundle in plan.bundles if bundle.need) / GIB
+        yield f"  together: needs {needed:.1f} GiB of {plan.bundles[0].has_gib or 0:.1f} GiB"
+    orchestrator = config.orchestrator
+    yield (
+        f"rollouts a step: {plan.rollouts_per_step} "
+        f"({orchestrator.batch_size} prompts x {orchestrator.rollouts_per_example})"
+    )
+    yield (
+        f"tokens a step: at most {plan.max_tokens_per_step:,} trained on (seq_len {config.seq_len}), "
+        f"{plan.max_completion_tokens_per_step:,} written in single-turn rollouts"
+    )
+    if plan.adapter_parameters is None or plan.adapter_bytes is None:
+        yield "adapter: unknown, the model is not on this machine"
+    else:
+        lora = config.trainer.model.lora
+        yield (
+            f"adapter: {plan.adapter_parameters:,} parameters, {plan.adapter_bytes / 1e6:.1f} MB a version "
+            f"(rank {lora.rank} on {', '.join(lora.target_modules)}, bf16)"
+        )
+    if plan.kv_tokens is not None:
+        yield f"KV cache of an engine: about {plan.kv_tokens:,} tokens"
+    yield f"steps: {plan.steps}, checkpoints: {plan.checkpoints} (the last {config.ckpt.keep_last} are kept)"
+    yield f"output: {config.output_dir}"
+    for note in notes:
+        yield f"note: {note}"
+
+
+def _bundle_line(bundle: Bundle, device: Device) -> str:
+    where = f"GPU {bundle.index}" if device == "cuda" else f"bundle {bundle.index}"
+    name = f"{bundle.role} on {where}"
+    if device == "cuda" and bundle.share < 1:
+        name += f" ({bundle.share:.0%} of its memory)"
+    if bundle.need is None:
+        return f"{name}: memory unknown, the model is not on this machine"
+    terms = ", ".join(f"{term.what} {term.bytes / GIB:.1f}" for term in bundle.need.terms if term.bytes)
+    needs = f"{name}: needs {bundle.need.bytes / GIB:.1f} GiB ({terms})"
+    if device == "cpu":
+        return needs
+    if bundle.has_gib is None:
+        return f"{needs}; no such GPU is seen here to compare with"
+    verdict = "fits" if bundle.need.bytes <= bundle.has_gib * GIB else "TOO SMALL by this estimate"
+    return f"{needs}, has {bundle.has_gib:.1f} GiB: {verdict}"

@@ -1,0 +1,107 @@
+"""How much memory a process of each kind needs: arithmetic over shapes, every term named.
+
+Estimates, meant to tell "fits", "tight" and "cannot" apart. Terms marked `floor` cannot be argued with.
+The constants were fitted to the hand-made budget of GLM-4.7-Flash at 16k-token micro-batches on 80 GB GPUs
+(shard 20, gathered 2.6, checkpoints 3.2, one layer 4, logits 1.2, process 2: 33 GB).
+"""
+
+import math
+from dataclasses import dataclass
+
+from rezero_ray.config import Config
+from rezero_ray.preflight.model_facts import ModelFacts
+
+GIB = 1024**3
+
+LAYER_VALUES_PER_HIDDEN = 60  # values that one layer's forward and backward hold, per token and hidden unit
+GPU_PROCESS_BYTES = 2 * GIB  # CUDA context, communication buffers, kernels' workspaces, graphs
+CPU_PROCESS_BYTES = 1 * GIB  # torch with its libraries, imported
+
+
+@dataclass(frozen=True)
+class Term:
+    what: str
+    bytes: float
+    floor: bool = False
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes that a process needs, by term."""
+
+    terms: tuple[Term, ...]
+
+    @property
+    def bytes(self) -> float:
+        return sum(term.bytes for term in self.terms)
+
+    @property
+    def floor_bytes(self) -> float:
+        return sum(term.bytes for term in self.terms if term.floor)
+
+
+def adapter_parameters(config: Config, facts: ModelFacts) -> int:
+    """rank * (in + out) for every module that gets an adapter."""
+    lora, modules = config.trainer.model.lora, facts.linear_modules
+    return lora.rank * sum(sum(shape) for name in set(lora.target_modules) for shape in modules.get(name, ()))
+
+
+def adapter_bytes(config: Config, facts: ModelFacts) -> int:
+    """As published: in the model's dtype."""
+    return _width(config) * adapter_parameters(config, facts)
+
+
+def kv_bytes_per_token(config: Config, facts: ModelFacts) -> int | None:
+    """Of the engine's cache: one latent vector a layer with MLA, else keys and values of every KV head."""
+    layers = facts.number("num_hidden_layers")
+    latent, rope = facts.number("kv_lora_rank"), facts.number("qk_rope_head_dim")
+    if layers is not None and latent is not None and rope is not None:
+        return layers * (latent + rope) * _width(config)
+    heads = facts.number("num_attention_heads")
+    hidden, kv_heads = facts.number("hidden_size"), facts.number("num_key_value_heads") or heads
+    if layers is None or heads is None or hidden is None or kv_heads is None:
+        return None
+    head = facts.number("head_dim") or hidden // heads
+    return layers * 2 * kv_heads * head * _width(config)
+
+
+def engine_need(config: Config, facts: ModelFacts, device: str) -> Need:
+    """One GPU of an engine without its KV cache, which takes what is left; on the CPU the whole engine."""
+    weights = facts.parameters * _width(config) / config.inference.parallel.tp
+    slots = config.orchestrator.max_async_level + 2  # versions in use, and the one being loaded
+    terms = [Term("weights", weights, floor=True), Term("adapters", slots * adapter_bytes(config, facts))]
+    if device == "cpu":
+        cache = config.inference.cpu_kv_cache_gib * GIB
+        return Need((*terms, Term("KV cache", cache, floor=True), Term("process", CPU_PROCESS_BYTES)))
+    return Need((*terms, Term("process", GPU_PROCESS_BYTES)))
+
+
+def learner_need(config: Config, facts: ModelFacts, device: str) -> Need:
+    """One learner rank: its shard of the base (ZeRO-3), what it gathers, adapter, activations."""
+    ranks, width = len(config.trainer_gpu_ids), _width(config)
+    tokens = config.trainer.micro_batch_tokens or config.seq_len
+    threshold = config.trainer.zero.param_persistence_threshold
+    whole = sum(size for shape in facts.tensors.values() if (size := math.prod(shape)) < threshold)
+    sharded = facts.parameters - whole
+    layers = facts.number("num_hidden_layers") or 1
+    hidden, vocabulary = facts.number("hidden_size") or 0, facts.number("vocab_size") or 0
+    gathered = min(sharded, config.trainer.zero.prefetch_bucket_size + sharded // layers)
+    one_layer = tokens * hidden * LAYER_VALUES_PER_HIDDEN * width
+    recompute = config.trainer.model.gradient_checkpointing
+    kept = layers * tokens * hidden * width if recompute else (layers - 1) * one_layer
+    logits = 2 * min(config.trainer.model.logits_chunk, tokens) * vocabulary * 4
+    optimizer = adapter_parameters(config, facts) * (2 * width + 12 / ranks)
+    return Need(
+        (
+            Term("base", (whole + sharded / ranks) * width, floor=True),
+            Term("gathered", gathered * width if ranks > 1 else 0),
+            Term("adapter, gradients, optimizer", optimizer, floor=True),
+            Term("activations", kept + one_layer),
+            Term("logits", logits),
+            Term("process", CPU_PROCESS_BYTES if device == "cpu" else GPU_PROCESS_BYTES),
+        )
+    )
+
+
+def _width(config: Config) -> int:
+    return 2 if config.model.dtype == "bfloat16" else 4

@@ -1,0 +1,105 @@
+"""The records that flow through a run, in the order in which they arise.
+
+    Prompt -> Turn -> Rollout -> Group -> MicroBatch -> StepReport
+
+All are frozen. Token ids are the engine's own, never re-tokenised text. Axis names: T tokens of a packed
+micro-batch, N trained tokens in it, G rollouts of a group.
+"""
+
+from typing import Any
+
+import msgspec
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class Prompt(msgspec.Struct, frozen=True):
+    """One task to roll out. `index` counts the prompts of the run from 0 and seeds its sampling."""
+
+    index: int
+    environment: str
+    example: int
+
+
+class Turn(msgspec.Struct, frozen=True):
+    """One completion of the policy: the ids it saw, the ids it wrote and their logprobs."""
+
+    prompt_ids: list[int]
+    completion_ids: list[int]
+    logprobs: list[float]
+
+
+class Rollout(msgspec.Struct, frozen=True):
+    """One scored trajectory.
+
+    `token_ids[:prompt_length]` is the first prompt, shared by the group. Behind it, `loss_mask` is 1 where the
+    policy wrote the token and 0 where the environment did; `logprobs` are the engine's, 0 where the mask is 0.
+    All three lists have the same length.
+    """
+
+    token_ids: list[int]
+    logprobs: list[float]
+    loss_mask: list[int]
+    prompt_length: int
+    turns: int
+    policy_version: int
+    reward: float
+    components: dict[str, float]
+    text: list[dict[str, str]]
+    truncated: bool = False
+    error: str | None = None
+
+
+class Group(msgspec.Struct, frozen=True):
+    """The rollouts of one prompt, complete, or the error for which the group was given up."""
+
+    prompt: Prompt
+    rollouts: list[Rollout]
+    seconds: float
+    error: str | None = None
+
+
+class MicroBatch(msgspec.Struct, frozen=True):
+    """Sequences packed on one axis for one forward pass of one learner rank.
+
+    Attributes:
+        token_ids, position_ids: int64 [T].
+        segments: (start, end, prefix_start, prefix_end) each; tokens [start, end) attend causally to one another
+            and to all of [prefix_start, prefix_end), the prompt they share (empty: start == end of the prefix).
+        sources: int64 [N], position on axis T whose hidden state predicts the trained token.
+        targets: int64 [N], id of the trained token.
+        inference_logprobs, advantages, loss_mask: float32 [N].
+        sequence_ids: int64 [N], the rollout a token belongs to, unique within the step.
+    """
+
+    token_ids: Array
+    position_ids: Array
+    segments: list[tuple[int, int, int, int]]
+    sources: Array
+    targets: Array
+    inference_logprobs: Array
+    advantages: Array
+    loss_mask: Array
+    sequence_ids: Array
+
+
+class StepReport(msgspec.Struct, frozen=True):
+    """What the learner says of one optimizer step; `metrics` are means over all trained tokens of all ranks."""
+
+    step: int
+    loss: float
+    grad_norm: float
+    lr: float
+    metrics: dict[str, float]
+    micro_batches: int
+    computed_tokens: int
+    seconds: float
+
+
+class Adapter(msgspec.Struct, frozen=True):
+    """A LoRA adapter in PEFT's format: the bytes of `adapter_model.safetensors` and `adapter_config.json`."""
+
+    weights: bytes
+    config: bytes
+    digest: str

@@ -1,0 +1,108 @@
+"""One reporter for the controller: console, metrics.jsonl, MLflow and the report behind it."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rezero_ray.agreement import CanaryResult
+from rezero_ray.config import Config
+from rezero_ray.records import Group
+from rezero_ray.reporting.console import ConsoleReporter
+from rezero_ray.reporting.mlflow_reporter import MlflowReporter, tracking_uri
+from rezero_ray.reporting.report import write_report
+from rezero_ray.run_directory import RunDirectory
+
+
+class Phase:
+    """Wall seconds of a part of a step."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+
+class Reporter:
+    """Passes on what happens to everything that records or shows it."""
+
+    def __init__(self, config: Config, directory: RunDirectory) -> None:
+        self._config, self._directory = config, directory
+        self._console = ConsoleReporter(config.max_steps)
+        self._mlflow: MlflowReporter | None = None
+
+    def __enter__(self) -> "Reporter":
+        self._console.__enter__()
+        self.say(f"run {self._directory.run['run_id']} in {self._directory.path}")
+        if self._config.mlflow.enabled:
+            path = self._directory.path
+            self._mlflow = MlflowReporter(self._config, path, self._directory.run["mlflow_run_id"])
+            self._directory.update(mlflow_run_id=self._mlflow.run_id)
+            self.say(f"MLflow: {tracking_uri(self._config, path)} (run {self._mlflow.run_id})")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._console.__exit__(kind, error, trace)
+
+    def say(self, line: str) -> None:
+        self._console.say(line)
+
+    def cluster(self, dashboard: str | None, logs: str) -> None:
+        if dashboard:
+            self.say(f"Ray dashboard: {dashboard} (token: `ray get-auth-token`)")
+        self.say(f"logs of the actors: {logs}")
+        self._console.begin("loading the model")
+
+    def ready(self, parameters: Mapping[str, int], bundles: Sequence[Mapping[str, float]], done: int) -> None:
+        self.say(
+            f"placement group of {len(bundles)} bundles; model {parameters['model']:,} parameters, "
+            f"adapter {parameters['adapter']:,}"
+        )
+        self._console.resume(done)
+
+    def canary(self, result: CanaryResult) -> None:
+        self.say(
+            f"canary {result.module}: engine moved {result.engine_move:.4f}, learner {result.learner_move:.4f} "
+            f"nats a token, disagreement {result.disagreement:.2%}"
+        )
+
+    @contextmanager
+    def phase(self, what: str, total: int | None = None) -> Iterator[Phase]:
+        """Show and time a part of the work."""
+        self._console.begin(what, total)
+        phase, started = Phase(), time.monotonic()
+        try:
+            yield phase
+        finally:
+            phase.seconds = time.monotonic() - started
+
+    def group(self, group: Group) -> None:
+        """A group came in, or was given up."""
+        if group.error is not None:
+            self.say(f"group dropped: {group.prompt.environment} prompt {group.prompt.index}: {group.error}")
+        self._console.advance()
+
+    def step(self, row: Mapping[str, Any], groups: Sequence[Group]) -> None:
+        self._directory.add_metrics(row)
+        self._console.step(row)
+        if self._mlflow:
+            self._mlflow.step(row, groups)
+
+    def checkpoint(self, path: Path) -> None:
+        self.say(f"checkpoint {path}")
+
+    def end(self, status: str) -> None:
+        """Write the report, hand the adapter to MLflow, say where everything is."""
+        rows = self._directory.metrics()
+        if rows:
+            write_report(self._directory.path, rows, self._directory.run)
+        newest = sorted((self._directory.path / "checkpoints").glob("step_*/adapter"))
+        if self._mlflow:
+            if newest:
+                self._mlflow.adapter(newest[-1])
+            self._mlflow.end({"done": "FINISHED", "interrupted": "KILLED"}.get(status, "FAILED"))
+        self.say(f"{status}: {len(rows)} steps in {self._directory.path}")
+        if newest and status != "failed":
+            self.say(f"adapter: {newest[-1]}")

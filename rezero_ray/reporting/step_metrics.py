@@ -1,0 +1,82 @@
+"""One line of metrics.jsonl: the contract's keys, out of a step's records."""
+
+from collections import Counter
+from collections.abc import Sequence
+from statistics import fmean, pstdev
+
+import msgspec
+
+from rezero_ray.batch import TrainingBatch
+from rezero_ray.records import Group, StepReport
+
+
+class StepTimes(msgspec.Struct, frozen=True):
+    """Wall seconds of a step's parts."""
+
+    rollout: float
+    train: float
+    sync: float
+
+    @property
+    def step(self) -> float:
+        return self.rollout + self.train + self.sync
+
+
+def step_metrics(
+    groups: Sequence[Group],
+    batch: TrainingBatch,
+    report: StepReport,
+    times: StepTimes,
+    *,
+    policy_version: int,
+) -> dict[str, float | int]:
+    """Metrics of one step.
+
+    Args:
+        groups: of the step, those given up included.
+        batch: what was trained on.
+        report: the learner's.
+        times: wall seconds.
+        policy_version: version of the policy that this step made.
+    """
+    rollouts = [rollout for group in groups for rollout in group.rollouts]
+    rewards = [rollout.reward for rollout in rollouts]
+    prompt_tokens = sum(r.loss_mask.count(0) for r in rollouts)
+    completion_tokens = sum(r.loss_mask.count(1) for r in rollouts)
+    staleness = [report.step - 1 - r.policy_version for r in rollouts]
+    row: dict[str, float | int] = {
+        "step": report.step,
+        "policy_version": policy_version,
+        "reward/mean": fmean(rewards),
+        "reward/std": pstdev(rewards),
+        "loss": report.loss,
+        "entropy": report.metrics["entropy"],
+        "mismatch_kl": report.metrics["mismatch_kl"],
+        "grad_norm": report.grad_norm,
+        "lr": report.lr,
+        "tokens/prompt": prompt_tokens,
+        "tokens/completion": completion_tokens,
+        "time/step": times.step,
+        "time/rollout": times.rollout,
+        "time/train": times.train,
+        "time/sync": times.sync,
+        "throughput/tokens_per_s": completion_tokens / times.step,
+        "staleness/mean": fmean(staleness),
+        "staleness/max": max(staleness),
+        "rollouts/trained": len(rollouts),
+        "rollouts/computed": batch.computed_sequences,
+        "rollouts/dropped": sum(group.error is not None for group in groups) * len(batch.advantages[0]),
+        "rollouts/truncated": sum(r.truncated for r in rollouts),
+        "rollouts/turns": fmean(r.turns for r in rollouts),
+        "errors/environment": sum(group.error is not None for group in groups),
+    }
+    for name in sorted({group.prompt.environment for group in groups if group.rollouts}):
+        of_environment = [r for g in groups if g.prompt.environment == name for r in g.rollouts]
+        counts = Counter(component for r in of_environment for component in r.components)
+        for component in sorted(counts):
+            row[f"reward/{name}/{component}"] = fmean(
+                r.components.get(component, 0.0) for r in of_environment
+            )
+        row[f"reward/{name}/mean"] = fmean(r.reward for r in of_environment)  # wins over a component `mean`
+    row |= {f"loss/{name}": value for name, value in report.metrics.items() if name not in row}
+    return row

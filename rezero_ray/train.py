@@ -1,0 +1,112 @@
+"""`python -m rezero_ray.train A.toml [B.toml ...] [--dotted.key value ...] [--dry-run] [--resume]`.
+
+Exit status: 0 done; 1 it failed while running; 2 the request is wrong; 130 interrupted, checkpoint saved.
+"""
+
+import argparse
+import os
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rezero_ray.config import ConfigError, Request, dump_toml, read_request
+from rezero_ray.config.flags import split_arguments
+from rezero_ray.plan import make_plan, render_plan
+from rezero_ray.preflight import preflight
+
+DONE = 0
+FAILED = 1
+WRONG_REQUEST = 2
+INTERRUPTED = 130
+
+OVERRIDING = """\
+overriding keys:
+  Later files win over earlier ones, flags win over files. Every key of docs/configuration.md is a flag:
+    --max_steps 3
+    --trainer.optim.lr 1e-5
+    --trainer.model.lora.target_modules '["q_proj", "o_proj"]'
+    --orchestrator.env.0.id phishing-detection
+  A value is read as TOML, or else as a plain string.
+"""
+
+_EXIT_STATUS = """
+exit status:
+  0 done   1 failed while running   2 the request is wrong   130 interrupted, checkpoint saved
+"""
+
+
+def main(argv: Sequence[str] | None = None, *, prog: str = "python -m rezero_ray.train") -> int:
+    """Runs the command and returns its exit status; what is wrong with the request goes to stderr."""
+    own, overrides = split_arguments(sys.argv[1:] if argv is None else argv)
+    return answered(lambda: _train(_parser(prog).parse_args(own), overrides))
+
+
+def answered(command: Callable[[], int]) -> int:
+    """The exit status of a command; a wrong request is explained on stderr, without a traceback."""
+    try:
+        return command()
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        count = len(error.problems)
+        print(f"{count} problem{'s' if count > 1 else ''}; nothing was started.", file=sys.stderr)
+        return WRONG_REQUEST
+    except SystemExit as leaving:  # argparse, after printing its usage or its help
+        if leaving.code is None or isinstance(leaving.code, int):
+            return leaving.code or DONE
+        print(leaving.code, file=sys.stderr)
+        return FAILED
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def show_plan(request: Request, *, resume: bool, with_config: bool) -> int:
+    """Prints the plan, below the resolved config if wanted; starts nothing and leaves no file."""
+    config = request.config
+    with request.locating():
+        found = preflight(config, resume=resume, for_run=False)
+    plan = make_plan(config, found.facts, found.machine, found.device)
+    text = render_plan(plan, config, found.notes)
+    if with_config:  # all of what is printed is one TOML file then
+        text = dump_toml(config) + "\n" + textwrap.indent(text, "# ")
+    print(text, flush=True)
+    return DONE
+
+
+def _train(options: argparse.Namespace, overrides: Sequence[str]) -> int:
+    request = read_request(options.files, overrides)
+    if options.dry_run:
+        return show_plan(request, resume=options.resume, with_config=True)
+    with request.locating():
+        found = preflight(request.config, resume=options.resume)
+    for note in found.notes:
+        print(f"note: {note}", file=sys.stderr)
+    from rezero_ray.run import run_training
+
+    return run_training(request.config, resume=options.resume)
+
+
+def _parser(prog: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        usage="%(prog)s A.toml [B.toml ...] [--dotted.key value ...] [--dry-run] [--resume]",
+        description="Train a language-model agent with reinforcement learning.",
+        epilog=OVERRIDING + _EXIT_STATUS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("files", nargs="+", type=Path, metavar="TOML", help="configuration; later files win")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check, print the resolved config and the plan, start nothing"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from the newest complete checkpoint of output_dir"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

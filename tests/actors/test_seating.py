@@ -1,0 +1,113 @@
+"""Claims about `seating`, which lays out the placement group without Ray."""
+
+from collections import Counter
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.placement import Seating, seating
+from rezero_ray.config.schema import Config
+from tests.record_builders import make_config
+
+
+def config(inference: int, training: int, *, first_training: int | None = None, **changes: Any) -> Config:
+    first = inference if first_training is None else first_training
+    return make_config(
+        inference_gpu_ids=list(range(inference)),
+        trainer_gpu_ids=list(range(first, first + training)),
+        **{"inference__parallel": {"dp": inference}, **changes},
+    )
+
+
+def demands(plan: Seating) -> list[dict[str, float]]:
+    """What the seats of each bundle ask for, all together."""
+    asked: list[Counter[str]] = [Counter() for _ in plan.bundles]
+    for seat in [*plan.engines, *plan.ranks, *plan.workers]:
+        asked[seat.bundle]["CPU"] += seat.cpus  # type: ignore[assignment]
+        asked[seat.bundle]["GPU"] += seat.gpus  # type: ignore[assignment]
+    return [dict(bundle) for bundle in asked]
+
+
+def visible(plan: Seating) -> list[str]:
+    return [seat.environment["CUDA_VISIBLE_DEVICES"] for seat in [*plan.engines, *plan.ranks]]
+
+
+@pytest.mark.parametrize(("inference", "training"), [(1, 3), (1, 1), (2, 6)])
+def test_each_gpu_is_a_bundle_with_one_actor_that_sees_it_alone(inference: int, training: int) -> None:
+    plan = seating(config(inference, training), "cuda", cpus=64)
+    total = inference + training
+    assert (len(plan.engines), len(plan.ranks), len(plan.workers)) == (inference, training, 1)
+    assert [bundle.get("GPU") for bundle in plan.bundles] == [1.0] * total + [None]
+    assert [seat.bundle for seat in [*plan.engines, *plan.ranks, *plan.workers]] == list(range(total + 1))
+    assert [seat.gpus for seat in [*plan.engines, *plan.ranks]] == [1.0] * total
+    assert visible(plan) == [str(gpu) for gpu in range(total)]
+
+
+def test_a_gpu_named_twice_is_one_bundle_shared_by_halves() -> None:
+    plan = seating(config(1, 3, first_training=0), "cuda", cpus=64)
+    assert [bundle.get("GPU") for bundle in plan.bundles] == [1.0, 1.0, 1.0, None]
+    assert [(seat.bundle, seat.gpus) for seat in [*plan.engines, *plan.ranks]] == [
+        *[(0, 0.5), (0, 0.5)],
+        *[(1, 1.0), (2, 1.0)],
+    ]
+    assert visible(plan) == ["0", "0", "1", "2"]
+
+
+def test_a_tensor_parallel_engine_has_its_gpus_in_one_bundle() -> None:
+    plan = seating(config(4, 2, inference__parallel={"dp": 2, "tp": 2}), "cuda", cpus=64)
+    assert [bundle.get("GPU") for bundle in plan.bundles] == [2.0, 2.0, 1.0, 1.0, None]
+    assert visible(plan) == ["0,1", "2,3", "4", "5"]
+
+
+@given(
+    inference=st.integers(1, 4),
+    training=st.integers(1, 8),
+    workers=st.integers(1, 3),
+    first=st.integers(0, 4),
+)
+def test_no_bundle_is_asked_for_more_than_it_has(
+    inference: int, training: int, workers: int, first: int
+) -> None:
+    changed = config(inference, training, first_training=first, orchestrator__env_workers=workers)
+    for device in ("cpu", "cuda"):
+        plan = seating(changed, device, cpus=4)
+        assert len(plan.workers) == workers
+        for bundle, asked in zip(plan.bundles, demands(plan), strict=True):
+            assert asked["CPU"] <= bundle["CPU"]
+            assert asked["GPU"] <= bundle.get("GPU", 0)
+
+
+@pytest.mark.parametrize(("inference", "training"), [(1, 3), (1, 1), (2, 6)])
+def test_on_the_cpu_the_same_topology_is_shares_of_the_cpus(inference: int, training: int) -> None:
+    plan = seating(config(inference, training), "cpu", cpus=2)
+    assert (len(plan.engines), len(plan.ranks), len(plan.workers)) == (inference, training, 1)
+    assert [seat.bundle for seat in [*plan.engines, *plan.ranks, *plan.workers]] == list(
+        range(len(plan.bundles))
+    )
+    assert not any("GPU" in bundle for bundle in plan.bundles)
+
+
+@given(
+    inference=st.integers(1, 8),
+    training=st.integers(1, 8),
+    workers=st.integers(1, 8),
+    cpus=st.integers(1, 256),
+)
+def test_cpu_shares_never_exceed_the_machines_cpus(
+    inference: int, training: int, workers: int, cpus: int
+) -> None:
+    plan = seating(config(inference, training, orchestrator__env_workers=workers), "cpu", cpus=cpus)
+    assert sum(bundle["CPU"] for bundle in plan.bundles) <= cpus + 1e-9
+    assert all(bundle["CPU"] > 0 for bundle in plan.bundles)
+
+
+@pytest.mark.parametrize(("cpus", "engine", "rank"), [(2, "2", "1"), (1, "1", "1"), (12, "12", "4")])
+def test_engines_and_ranks_take_turns_and_so_each_side_has_all_the_threads(
+    cpus: int, engine: str, rank: str
+) -> None:
+    plan = seating(config(1, 3), "cpu", cpus=cpus)
+    assert [seat.environment["OMP_NUM_THREADS"] for seat in plan.engines] == [engine]
+    assert [seat.environment["OMP_NUM_THREADS"] for seat in plan.ranks] == [rank] * 3
+    assert [seat.environment["OMP_NUM_THREADS"] for seat in plan.workers] == ["1"]

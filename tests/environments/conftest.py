@@ -1,0 +1,27 @@
+"""Both environments, loaded once. `verifiers` takes over two signal handlers; they are given back."""
+
+import signal
+from collections.abc import Iterator
+
+import pytest
+import verifiers as vf
+
+from environments import phishing_detection, redteam_attack
+
+
+@pytest.fixture(scope="session")
+def given_back_signals() -> Iterator[None]:
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture(scope="session")
+def phishing(given_back_signals: None) -> vf.Environment:
+    return phishing_detection.load_environment(num_train=60, num_eval=20)
+
+
+@pytest.fixture(scope="session")
+def redteam(given_back_signals: None) -> vf.Environment:
+    return redteam_attack.load_environment(num_train=60, num_eval=20)

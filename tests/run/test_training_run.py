@@ -1,0 +1,248 @@
+"""A run of the main command, seen from outside."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.run.train_process import ObservedRun, TrainProcess, read_lines
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+CONTRACT_KEYS = [
+    "step",
+    "policy_version",
+    "reward/mean",
+    "reward/std",
+    "reward/redteam-attack/mean",
+    "loss",
+    "entropy",
+    "mismatch_kl",
+    "grad_norm",
+    "lr",
+    "tokens/prompt",
+    "tokens/completion",
+    "time/step",
+    "time/rollout",
+    "time/train",
+    "time/sync",
+    "throughput/tokens_per_s",
+    "staleness/mean",
+    "staleness/max",
+    "rollouts/trained",
+    "rollouts/dropped",
+    "errors/environment",
+]
+
+
+def prompts_of(run: Path, step: int) -> list[Any]:
+    return [row["prompt"] for row in read_lines(run / "rollouts" / f"step_{step:06d}.jsonl")]
+
+
+def test_the_run_ends_with_0_and_one_line_a_step(finished_run: ObservedRun) -> None:
+    assert finished_run.status == 0, finished_run.text
+    rows = finished_run.metrics()
+    assert [row["step"] for row in rows] == [1, 2, 3]
+    for row in rows:
+        assert not [key for key in CONTRACT_KEYS if key not in row]
+        assert row["rollouts/trained"] == 8
+        assert row["staleness/max"] == 0
+
+
+def test_one_engine_and_three_ranks_sit_in_one_placement_group(finished_run: ObservedRun) -> None:
+    alive = [actor for actor in finished_run.actors if actor["state"] == "ALIVE"]
+    names = sorted(actor["class_name"] for actor in alive)
+    assert names == ["EnvironmentWorker", "LearnerRank", "LearnerRank", "LearnerRank", "RolloutEngine"]
+    assert len({actor["placement_group_id"] for actor in alive}) == 1
+    created = [group for group in finished_run.placement_groups if group["state"] == "CREATED"]
+    assert len(created) == 1
+    assert len(created[0]["bundles"]) == 5
+
+
+def test_the_dashboard_refuses_who_has_no_token(finished_run: ObservedRun) -> None:
+    assert finished_run.status_without_token == 401
+
+
+def test_the_four_console_lines_are_there(finished_run: ObservedRun) -> None:
+    for step, row in enumerate(finished_run.metrics(), start=1):
+        assert f"Orchestrator Step {step}: Reward={row['reward/mean']:.2f}" in finished_run.text
+        assert (
+            f"Trainer Step {step}: Loss={row['loss']:.2f}, Entropy={row['entropy']:.2f}" in finished_run.text
+        )
+    assert finished_run.text.count("Mismatch KL=") == 3
+    assert finished_run.text.count(" tokens/s") == 3
+
+
+def test_engine_and_learner_agree_at_every_step(finished_run: ObservedRun) -> None:
+    assert all(0 <= row["mismatch_kl"] < 1e-4 for row in finished_run.metrics())
+    for module in ("q_proj", "k_proj", "v_proj", "o_proj"):
+        assert f"canary {module}: engine moved" in finished_run.text
+
+
+def test_the_run_directory_is_the_contracts(finished_run: ObservedRun) -> None:
+    output = finished_run.output
+    run = json.loads((output / "run.json").read_text("utf-8"))
+    assert run["status"] == "done"
+    assert run["ended"] is not None
+    assert run["run_id"].startswith(run["config_id"])
+    for name in ("config.toml", "metrics.jsonl", "report.html", "rollouts/step_000003.jsonl"):
+        assert (output / name).stat().st_size > 0
+    assert sorted(path.name for path in (output / "checkpoints").iterdir()) == [
+        f"step_{step:06d}" for step in (1, 2, 3)
+    ]
+    complete = json.loads((output / "checkpoints/step_000003/COMPLETE.json").read_text("utf-8"))
+    assert "adapter/adapter_model.safetensors" in complete["sha256"]
+
+
+def test_every_rollout_holds_ids_logprobs_and_its_version(finished_run: ObservedRun) -> None:
+    for step in (1, 2, 3):
+        rows = read_lines(finished_run.output / "rollouts" / f"step_{step:06d}.jsonl")
+        assert len(rows) == 8
+        for row in rows:
+            assert row["policy_version"] == step - 1
+            assert len(row["token_ids"]) == len(row["logprobs"]) == len(row["loss_mask"])
+            assert -1 <= row["reward"] <= 1
+            assert all(logprob <= 0 for logprob in row["logprobs"])
+            assert sum(row["loss_mask"]) > 0
+
+
+def test_mlflow_holds_the_metrics_and_the_adapter(finished_run: ObservedRun) -> None:
+    import mlflow
+
+    run = json.loads((finished_run.output / "run.json").read_text("utf-8"))
+    client = mlflow.MlflowClient(f"sqlite:///{finished_run.output.parent / 'mlflow.db'}")
+    history = client.get_metric_history(run["mlflow_run_id"], "reward/mean")
+    rewards = [metric.value for metric in sorted(history, key=lambda metric: metric.step)]
+    assert rewards == pytest.approx([row["reward/mean"] for row in finished_run.metrics()])
+    names = {artifact.path for artifact in client.list_artifacts(run["mlflow_run_id"], "adapter")}
+    assert "adapter/adapter_model.safetensors" in names
+
+
+def test_a_second_run_into_the_same_directory_is_refused(finished_run: ObservedRun) -> None:
+    before = (finished_run.output / "run.json").read_bytes()
+    again = TrainProcess(finished_run.output)
+    assert again.wait(120) == 2
+    assert "holds another run" in again.text
+    assert (finished_run.output / "run.json").read_bytes() == before
+
+
+def test_the_adapter_is_not_zero_and_peft_and_vllm_agree_on_it(
+    finished_run: ObservedRun, tmp_path: Path
+) -> None:
+    import safetensors.torch
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    adapter = finished_run.output / "checkpoints/step_000003/adapter"
+    weights = safetensors.torch.load_file(adapter / "adapter_model.safetensors")
+    changed = [name for name, tensor in weights.items() if ".lora_B." in name and tensor.abs().max() > 0]
+    assert len(changed) == 30 * 4, "every layer's q, k, v and o have learned"
+    row = read_lines(finished_run.output / "rollouts/step_000003.jsonl")[0]
+    ids = row["token_ids"]
+    model_path = str(Path(__file__).parents[2] / "models/SmolLM2-135M-Instruct")
+    base = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32)
+    inputs = torch.tensor([ids])
+
+    def logprobs(model: Any) -> torch.Tensor:
+        with torch.no_grad():
+            scores = model(inputs).logits[0, :-1].log_softmax(-1)
+        return scores.gather(1, inputs[0, 1:, None]).squeeze(1)
+
+    without = logprobs(base)
+    peft = logprobs(PeftModel.from_pretrained(base, str(adapter)))
+    script = tmp_path / "engine.py"
+    script.write_text(ENGINE, "utf-8")
+    answer = tmp_path / "logprobs.json"
+    subprocess.run(
+        [sys.executable, str(script), model_path, str(adapter), json.dumps(ids), str(answer)],
+        check=True,
+        timeout=400,
+        env={**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"},
+    )
+    vllm = torch.tensor(json.loads(answer.read_text("utf-8")))
+    assert (peft - without).abs().max() > 0.01
+    torch.testing.assert_close(vllm, peft, atol=2e-3, rtol=0)
+
+
+ENGINE = """
+import json, sys
+from vllm import LLM, SamplingParams
+from vllm.lora.request import LoRARequest
+if __name__ == "__main__":
+    model, adapter, ids, answer = sys.argv[1], sys.argv[2], json.loads(sys.argv[3]), sys.argv[4]
+    llm = LLM(model, dtype="float32", enforce_eager=True, max_model_len=512, max_num_seqs=4,
+              enable_lora=True, max_lora_rank=16)
+    params = SamplingParams(max_tokens=1, prompt_logprobs=0)
+    result = llm.generate({"prompt_token_ids": ids}, params, lora_request=LoRARequest("policy", 1, adapter))[0]
+    found = [entry[token].logprob for token, entry in zip(ids[1:], result.prompt_logprobs[1:])]
+    open(answer, "w").write(json.dumps(found))
+"""
+
+
+def test_killed_after_step_2_it_resumes_and_ends_like_an_undisturbed_run(
+    finished_run: ObservedRun, tmp_path: Path
+) -> None:
+    output = tmp_path / "killed"
+    first = TrainProcess(output)
+    try:
+        first.wait_for(str(output / "checkpoints" / "step_000002"))
+        processes = descendants(first.process.pid)
+        assert len(processes) > 8
+    finally:
+        first.end()
+    deadline = time.monotonic() + 60
+    while (left := [pid for pid in processes if alive(pid)]) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert not left, "what the controller started ends with it"
+    second = TrainProcess(output, "--resume")
+    try:
+        assert second.wait() == 0, second.text
+    finally:
+        second.end()
+    assert "resumed after step 2" in second.text
+    rows = read_lines(output / "metrics.jsonl")
+    assert [row["step"] for row in rows] == [1, 2, 3]
+    for step in (1, 2, 3):
+        assert prompts_of(output, step) == prompts_of(finished_run.output, step)
+
+
+def test_sigterm_finishes_the_step_saves_and_leaves_with_130(tmp_path: Path) -> None:
+    run = TrainProcess(tmp_path / "stopped", "--ckpt.interval", "100", "--max_steps", "50")
+    try:
+        run.wait_for("Orchestrator Step 1:")
+        run.process.terminate()
+        assert run.wait() == 130, run.text
+    finally:
+        run.end()
+    steps = [row["step"] for row in read_lines(run.output / "metrics.jsonl")]
+    saved = [path.name for path in (run.output / "checkpoints").iterdir()]
+    assert saved == [f"step_{steps[-1]:06d}"]
+    assert json.loads((run.output / "run.json").read_text("utf-8"))["status"] == "interrupted"
+
+
+def descendants(pid: int) -> list[int]:
+    """Processes below `pid`, from /proc."""
+    found = []
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, children.read_text("ascii").split()):
+            found += [child, *descendants(child)]
+    return found
+
+
+RAYS_OWN_AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
+"""They look for their dead raylet a few minutes longer, holding nothing: Ray's doing, and not ours to kill."""
+
+
+def alive(pid: int) -> bool:
+    try:
+        if Path(f"/proc/{pid}/cmdline").read_text("utf-8", errors="replace").startswith(RAYS_OWN_AGENTS):
+            return False
+        return Path(f"/proc/{pid}/stat").read_text("ascii").rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

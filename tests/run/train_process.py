@@ -1,0 +1,103 @@
+"""The main command as a process, and what is seen of a run from outside."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+SMALL = [
+    *("--max_steps", "3"),
+    *("--ckpt.interval", "1"),
+    *("--orchestrator.batch_size", "2"),
+    *("--orchestrator.rollouts_per_example", "4"),
+    *("--orchestrator.sampling.max_tokens", "24"),
+]
+
+
+class TrainProcess:
+    """`python -m rezero_ray.train configs/redteam.toml configs/overlays/cpu.toml ...` as a person starts it."""
+
+    def __init__(self, output: Path, *arguments: str) -> None:
+        self.output, self.log = output, output.with_suffix(f".{time.monotonic_ns()}.log")
+        files = ["configs/redteam.toml", "configs/overlays/cpu.toml"]
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "rezero_ray.train",
+                    *files,
+                    *SMALL,
+                    "--output_dir",
+                    str(output),
+                    *arguments,
+                ],
+                cwd=ROOT,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{output.parent / 'mlflow.db'}"},
+            )
+
+    @property
+    def text(self) -> str:
+        return self.log.read_text("utf-8", errors="replace")
+
+    def wait_for(self, line: str, seconds: float = 420) -> None:
+        """Wait until a line of the output contains `line`."""
+        deadline = time.monotonic() + seconds
+        while line not in self.text:
+            assert self.process.poll() is None, f"ended with {self.process.returncode}:\n{self.text}"
+            assert time.monotonic() < deadline, f"no {line!r} within {seconds} s:\n{self.text}"
+            time.sleep(0.2)
+
+    def wait(self, seconds: float = 420) -> int:
+        return self.process.wait(seconds)
+
+    def end(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGKILL)
+            self.process.wait(30)
+
+
+@dataclass
+class ObservedRun:
+    """A finished run and what Ray said of itself while it was under way."""
+
+    output: Path
+    text: str
+    status: int
+    actors: list[dict[str, Any]] = field(default_factory=list)
+    placement_groups: list[dict[str, Any]] = field(default_factory=list)
+    status_without_token: int = 0
+
+    def metrics(self) -> list[dict[str, Any]]:
+        return read_lines(self.output / "metrics.jsonl")
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def ask(dashboard: str, what: str) -> list[dict[str, Any]]:
+    token = (Path.home() / ".ray" / "auth_token").read_text("ascii").strip()
+    request = urllib.request.Request(
+        f"{dashboard}/api/v0/{what}?detail=1", headers={"Authorization": f"Bearer {token}"}
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return list(json.load(answer)["data"]["result"]["result"])
+
+
+def status_without_token(dashboard: str) -> int:
+    try:
+        with urllib.request.urlopen(f"{dashboard}/api/v0/actors", timeout=30) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code

@@ -1,0 +1,122 @@
+"""Claims about `RunDirectory`: what a run leaves behind, and what a resumed one makes of it."""
+
+import json
+from pathlib import Path
+
+from rezero_ray.config import config_id, load_config
+from rezero_ray.run_directory import RunDirectory
+from tests.record_builders import make_config, make_group, make_rollout
+
+
+def opened(folder: Path) -> RunDirectory:
+    return RunDirectory(make_config(output_dir=str(folder / "run")), device="cpu")
+
+
+def with_steps(folder: Path, *steps: int) -> RunDirectory:
+    directory = opened(folder)
+    for step in steps:
+        directory.add_metrics({"step": step, "loss": step / 10})
+        directory.add_rollouts(step, [], [])
+    return directory
+
+
+def steps_of(directory: RunDirectory) -> list[int]:
+    return [row["step"] for row in directory.metrics()]
+
+
+def test_a_run_says_what_it_is(tmp_path: Path) -> None:
+    directory = opened(tmp_path)
+    run = json.loads((directory.path / "run.json").read_text())
+    assert run["status"] == "running"
+    assert run["config_id"] == config_id(make_config(output_dir=str(tmp_path / "run")))
+    assert run["run_id"].startswith(run["config_id"])
+    assert run["started"]
+    assert run["ended"] is None
+    assert {"python", "torch", "transformers"} <= run["versions"].keys()
+    assert run["hardware"]["device"] == "cpu"
+
+
+def test_its_configuration_loads_as_the_same(tmp_path: Path) -> None:
+    directory = opened(tmp_path)
+    assert load_config([directory.path / "config.toml"]) == make_config(output_dir=str(directory.path))
+
+
+def test_a_run_that_is_gone_on_with_keeps_its_id_and_its_start(tmp_path: Path) -> None:
+    first = opened(tmp_path)
+    first.update(mlflow_run_id="abc", started="2026-01-01T00:00:00+00:00")
+    first.end("interrupted")
+    second = opened(tmp_path)
+    for key in ("run_id", "started", "mlflow_run_id"):
+        assert second.run[key] == first.run[key]
+    assert (second.run["status"], second.run["ended"]) == ("running", None)
+
+
+def test_two_runs_of_one_configuration_have_different_ids(tmp_path: Path) -> None:
+    config = make_config(output_dir=str(tmp_path / "one"))
+    one, two = (
+        RunDirectory(config.model_copy(update={"output_dir": str(tmp_path / name)}), device="cpu")
+        for name in ("one", "two")
+    )
+    assert one.run["run_id"] != two.run["run_id"]
+
+
+def test_the_end_is_recorded(tmp_path: Path) -> None:
+    directory = opened(tmp_path)
+    directory.end("done")
+    run = json.loads((directory.path / "run.json").read_text())
+    assert run["status"] == "done"
+    assert run["ended"] >= run["started"]
+
+
+def test_rewinding_forgets_the_later_steps(tmp_path: Path) -> None:
+    directory = with_steps(tmp_path, 1, 2, 3, 4)
+    directory.rewind(2)
+    assert steps_of(directory) == [1, 2]
+    assert {path.name for path in (directory.path / "rollouts").iterdir()} == {
+        "step_000001.jsonl",
+        "step_000002.jsonl",
+    }
+
+
+def test_steps_taken_again_have_one_line_each(tmp_path: Path) -> None:
+    directory = with_steps(tmp_path, 1, 2, 3)
+    directory.rewind(1)
+    for step in (2, 3, 4):
+        directory.add_metrics({"step": step})
+    assert steps_of(directory) == [1, 2, 3, 4]
+
+
+def test_a_new_run_has_nothing_to_rewind(tmp_path: Path) -> None:
+    directory = opened(tmp_path)
+    directory.rewind(0)
+    assert steps_of(directory) == []
+
+
+def test_a_last_line_that_a_crash_cut_off_is_left_out_wherever_it_was_cut(tmp_path: Path) -> None:
+    directory = with_steps(tmp_path, 1, 2)
+    path = directory.path / "metrics.jsonl"
+    whole = path.read_text()
+    first = whole.index("\n") + 1
+    for end in range(first + 1, len(whole)):
+        path.write_text(whole[:end])
+        directory.rewind(2)
+        directory.add_metrics({"step": 3})
+        # Without its line feed the second line is whole all the same.
+        assert steps_of(directory) == ([1, 2, 3] if end == len(whole) - 1 else [1, 3])
+
+
+def test_every_rollout_of_a_step_is_recorded_with_its_ids_and_its_advantage(tmp_path: Path) -> None:
+    directory = opened(tmp_path)
+    groups = [
+        make_group([make_rollout([1], [2, 3], reward=1.0), make_rollout([1], [4])], index=7),
+        make_group([make_rollout([5], [6])], index=8),
+    ]
+    path = directory.add_rollouts(12, groups, [[0.5, -0.5], [0.0]])
+    assert path == directory.path / "rollouts" / "step_000012.jsonl"
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [record["token_ids"] for record in records] == [[1, 2, 3], [1, 4], [5, 6]]
+    assert [record["advantage"] for record in records] == [0.5, -0.5, 0.0]
+    assert [record["prompt"]["index"] for record in records] == [7, 7, 8]
+    first = groups[0].rollouts[0]
+    assert records[0]["logprobs"] == first.logprobs
+    assert records[0]["loss_mask"] == first.loss_mask
