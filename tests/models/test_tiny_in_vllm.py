@@ -36,7 +36,7 @@ if __name__ == "__main__":
     )
     prompt = list(range(100, 120))
     sampling = SamplingParams(temperature=0, max_tokens=8, logprobs=0, prompt_logprobs=0, ignore_eos=True)
-    result = llm.generate({"prompt_token_ids": prompt}, sampling)[0]
+    result = llm.generate({"prompt_token_ids": prompt}, sampling, use_tqdm=False)[0]
     completion = result.outputs[0]
     places = result.prompt_logprobs[1:] + list(completion.logprobs)
     logprobs = [next(iter(place.values())).logprob for place in places]

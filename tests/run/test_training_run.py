@@ -179,7 +179,8 @@ if __name__ == "__main__":
     llm = LLM(model, dtype="float32", enforce_eager=True, max_model_len=512, max_num_seqs=4,
               enable_lora=True, max_lora_rank=16)
     params = SamplingParams(max_tokens=1, prompt_logprobs=0)
-    result = llm.generate({"prompt_token_ids": ids}, params, lora_request=LoRARequest("policy", 1, adapter))[0]
+    result = llm.generate({"prompt_token_ids": ids}, params, use_tqdm=False,
+                          lora_request=LoRARequest("policy", 1, adapter))[0]
     found = [entry[token].logprob for token, entry in zip(ids[1:], result.prompt_logprobs[1:])]
     open(answer, "w").write(json.dumps(found))
 """
