@@ -3,14 +3,16 @@
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 from ray.util.placement_group import remove_placement_group
 
+from actors.engine_group import EngineGroup
 from actors.environment_group import EnvironmentGroup
 from actors.environment_worker import EnvironmentWorker
 from actors.learner_rank import LearnerGroup, LearnerRank
 from actors.placement import reserve, seat, seating
-from actors.rollout_engine import EngineGroup, RolloutEngine
+from actors.rollout_engine import RolloutEngine
 from actors.waiting import wait_all
 from rezero_ray.config.schema import Config
 from rezero_ray.errors import RunError
@@ -35,13 +37,14 @@ def start_crew(config: Config, device: str, *, cpus: float) -> Iterator[Crew]:
     engines = EngineGroup(
         [seat(RolloutEngine, group, s).remote(config, i, device) for i, s in enumerate(plan.engines)], config
     )
-    learners = LearnerGroup(
-        [
+
+    def make_ranks() -> list[Any]:
+        return [
             seat(LearnerRank, group, s).remote(config, rank, len(plan.ranks), device)
             for rank, s in enumerate(plan.ranks)
-        ],
-        config,
-    )
+        ]
+
+    learners = LearnerGroup(make_ranks, config)
     seats = iter(plan.workers)
     environments = EnvironmentGroup(
         {

@@ -152,7 +152,7 @@ class DeepSpeedLearner:
             return encode_adapter(tensors, self._config)
 
     @contextmanager
-    def perturbed(self, module: str, seed: int) -> Iterator[None]:
+    def perturbed(self, module: str, seed: int, scale: float) -> Iterator[None]:
         """Noise on the B matrices of `module`, zeros on those of all others, while the context lasts."""
         chosen = [
             (name, parameter)
@@ -161,7 +161,7 @@ class DeepSpeedLearner:
         ]
         if not any(f".{module}." in name for name, _ in chosen):
             raise ValueError(f"no adapter on a module named {module!r}")
-        before = self._overwrite(chosen, lambda name, p: _noise(name, p, module, seed))
+        before = self._overwrite(chosen, lambda name, p: _noise(name, p, module, seed, scale))
         try:
             yield
         finally:
@@ -278,14 +278,14 @@ def zero_settings(config: Config) -> dict[str, Any]:
     return settings
 
 
-def _noise(name: str, parameter: torch.Tensor, module: str, seed: int) -> torch.Tensor:
+def _noise(name: str, parameter: torch.Tensor, module: str, seed: int, scale: float) -> torch.Tensor:
     """Seeded normal noise for `module`, zeros for the rest; the same on every rank."""
     if f".{module}." not in name:
         return torch.zeros_like(parameter)
     import zlib
 
     generator = torch.Generator().manual_seed(seed + zlib.crc32(name.encode()))
-    return (0.02 * torch.randn(parameter.shape, generator=generator)).to(parameter)
+    return (scale * torch.randn(parameter.shape, generator=generator)).to(parameter)
 
 
 def _skip_shm_build() -> None:

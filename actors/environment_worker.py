@@ -1,11 +1,11 @@
 """Environment workers: verifiers environments in process, against the engine's handle, no HTTP.
 
-An environment that fails never becomes a reward: the group is rolled out again once, on a freshly built
-environment, and then given up with its error; the run counts it.
+An environment that fails never becomes a reward: the group is given up with its error, and the schedule begins it
+again on a freshly built environment or puts the prompt aside.
 """
 
+import asyncio
 import json
-import math
 import time
 from typing import Any
 
@@ -15,17 +15,12 @@ from actors.policy_client import PolicyClient
 from rezero_ray.chat import ChatTokenizer
 from rezero_ray.config.schema import Config, EnvConfig
 from rezero_ray.environments_index import load_environment
-from rezero_ray.records import Group, Prompt, Rollout, Turn
-
-ATTEMPTS = 2
-"""Tries of a group: as it is, and once more on a fresh environment."""
-
-
-class EnvironmentError(Exception):
-    """The environment, a tool or the rubric broke. Not the model's fault, so not a reward."""
+from rezero_ray.errors import RunError
+from rezero_ray.records import Group, Rollout, Turn
+from rezero_ray.schedule import Send
 
 
-@ray.remote(max_restarts=0)
+@ray.remote(max_restarts=-1)
 class EnvironmentWorker:
     """One environment in one process; many groups at a time."""
 
@@ -44,29 +39,27 @@ class EnvironmentWorker:
         """Number of training examples."""
         return len(self._dataset)
 
-    async def run_group(self, prompt: Prompt, version: int) -> Group:
-        """Roll out and score one prompt's group under policy `version`.
+    async def run_group(self, send: Send) -> Group:
+        """Roll out and score one prompt's group under one policy version.
 
-        An error of the environment is in the group's `error`; an engine's error is raised.
+        Raises:
+            RunError: the environment broke or took longer than `limits.group`, or the engine failed.
         """
         started = time.monotonic()
-        error = ""
-        for attempt in range(ATTEMPTS):
-            try:
-                rollouts = await self._attempt(prompt, version)
-                return Group(prompt=prompt, rollouts=rollouts, seconds=time.monotonic() - started)
-            except EnvironmentError as problem:
-                error = str(problem)
-                if attempt + 1 < ATTEMPTS:
-                    self._build()
-        return Group(prompt=prompt, rollouts=[], seconds=time.monotonic() - started, error=error)
+        if send.attempt > 1:
+            self._build()
+        limit = self._config.limits.group
+        try:
+            async with asyncio.timeout(limit):
+                rollouts = await self._roll_out(send)
+        except TimeoutError:
+            raise self._broken(send, f"no score within limits.group = {limit:.0f} s") from None
+        return Group(prompt=send.prompt, rollouts=rollouts, seconds=time.monotonic() - started)
 
-    async def _attempt(self, prompt: Prompt, version: int) -> list[Rollout]:
+    async def _roll_out(self, send: Send) -> list[Rollout]:
+        client = PolicyClient(self._engines[send.engine], self._chat, self._config, send.prompt, send.version)
+        example = self._dataset[send.prompt.example]
         size = self._config.orchestrator.rollouts_per_example
-        client = PolicyClient(
-            self._engines[prompt.index % len(self._engines)], self._chat, self._config, prompt, version
-        )
-        example = self._dataset[prompt.example]
         rows = [{**example, "rezero_rollout": number} for number in range(size)]
         try:
             outputs = await self._environment.run_group(
@@ -75,20 +68,33 @@ class EnvironmentWorker:
         except Exception as problem:
             if client.engine_error is not None:
                 raise client.engine_error from problem
-            raise EnvironmentError(f"{type(problem).__name__}: {problem}") from problem
+            raise self._broken(send, f"{type(problem).__name__}: {problem}") from problem
         if client.engine_error is not None:
             raise client.engine_error
-        return [self._rollout(output, version) for output in outputs]
+        try:
+            return [self._rollout(output, send.version) for output in outputs]
+        except ValueError as problem:
+            raise self._broken(send, str(problem)) from problem
+
+    def _broken(self, send: Send, why: str) -> RunError:
+        return RunError("environment", f"{self._settings.id}, prompt {send.prompt.index}: {why}")
 
     def _rollout(self, output: Any, version: int) -> Rollout:
+        """One verifiers output as a record.
+
+        Raises:
+            ValueError: it holds an error, no turn, or no reward within `reward_range`.
+        """
         if output.get("error"):
-            raise EnvironmentError(f"rollout failed: {output['error']}")
-        reward = output.get("reward")
-        if reward is None or not math.isfinite(reward):
-            raise EnvironmentError(f"the reward is {reward}, not a finite number")
+            raise ValueError(f"the rollout failed: {output['error']}")
+        reward, (lowest, highest) = output.get("reward"), self._settings.reward_range
+        if reward is None or not lowest <= reward <= highest:
+            raise ValueError(
+                f"the reward is {reward}, outside the environment's reward_range = [{lowest}, {highest}]"
+            )
         turns = [_turn(step) for step in output["trajectory"]]
         if not turns:
-            raise EnvironmentError("the rollout has no turn of the policy")
+            raise ValueError("the rollout has no turn of the policy")
         return merge_turns(
             turns,
             policy_version=version,
@@ -121,14 +127,14 @@ def merge_turns(turns: list[Turn], **fields: Any) -> Rollout:
     """One sequence out of the turns of a trajectory.
 
     Raises:
-        EnvironmentError: a turn's prompt does not continue the turn before it, token by token.
+        ValueError: a turn's prompt does not continue the turn before it, token by token.
     """
     token_ids = list(turns[0].prompt_ids)
     logprobs = [0.0] * len(token_ids)
     mask = [0] * len(token_ids)
     for turn in turns:
         if turn.prompt_ids[: len(token_ids)] != token_ids:
-            raise EnvironmentError("a turn's prompt does not continue the turn before it")
+            raise ValueError("a turn's prompt does not continue the turn before it")
         between = len(turn.prompt_ids) - len(token_ids)
         token_ids = [*turn.prompt_ids, *turn.completion_ids]
         logprobs += [0.0] * between + turn.logprobs

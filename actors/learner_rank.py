@@ -1,11 +1,11 @@
 """The learner: one DeepSpeed ZeRO-3 rank an actor, and the group that drives them in lockstep.
 
 Failure semantics: a rank is never restarted on its own (the others would keep their state and silently diverge).
-Any failure of a rank is the group's; the run goes on from the last complete checkpoint.
+Any failure of a rank is the group's; all are started again and go on from the last complete checkpoint.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray
@@ -55,9 +55,11 @@ class LearnerRank:
         """The adapter as PEFT files, on rank 0; None on the others."""
         return self._learner.adapter()
 
-    def canary(self, module: str, seed: int, probe: Sequence[int]) -> tuple[Adapter | None, list[float]]:
+    def canary(
+        self, module: str, seed: int, scale: float, probe: Sequence[int]
+    ) -> tuple[Adapter | None, list[float]]:
         """An adapter that is noise on `module` alone, and the logprobs of `probe` under it; then the old adapter."""
-        with self._learner.perturbed(module, seed):
+        with self._learner.perturbed(module, seed, scale):
             return self._learner.adapter(), self._learner.logprobs(single_sequence(probe))
 
     def state(self) -> bytes | None:
@@ -71,8 +73,16 @@ class LearnerRank:
 class LearnerGroup:
     """All ranks, as one. Every wait is bounded by the config's `[limits]`."""
 
-    def __init__(self, ranks: Sequence[Any], config: Config) -> None:
-        self._ranks, self._limits = list(ranks), config.limits
+    def __init__(self, make_ranks: Callable[[], Sequence[Any]], config: Config) -> None:
+        self._make_ranks, self._limits = make_ranks, config.limits
+        self._ranks = list(make_ranks())
+
+    def restart(self) -> None:
+        """End every rank and start new ones, which know nothing of the steps so far."""
+        for rank in self._ranks:
+            ray.kill(rank)
+        self._ranks = list(self._make_ranks())
+        self.start()
 
     def start(self) -> dict[str, int]:
         """Start every rank; returns counts of parameters."""
@@ -83,13 +93,12 @@ class LearnerGroup:
         starting = [rank.start.remote(address, port) for rank in self._ranks]
         return dict(wait_all(starting, limit, "learner ranks to load the model", kind="learner")[0])
 
-    def step(self, batch: TrainingBatch, step: int) -> StepReport:
-        """One optimizer step on all ranks."""
-        running = [
+    def begin_step(self, batch: TrainingBatch, step: int) -> list[Any]:
+        """Begin one optimizer step on all ranks. Each reference becomes a `StepReport`; they are alike."""
+        return [
             rank.step.remote(work, batch.normalizers, step)
             for rank, work in zip(self._ranks, batch.micro_batches, strict=True)
         ]
-        return wait_all(running, self._limits.train_step, f"learner ranks at step {step}", kind="learner")[0]
 
     def adapter(self) -> Adapter:
         """The adapter as it stands."""
@@ -101,9 +110,11 @@ class LearnerGroup:
         batch = single_sequence(token_ids)
         return list(self._collective("logprobs", batch, use_adapter=use_adapter)[0])
 
-    def canary(self, module: str, seed: int, probe: Sequence[int]) -> tuple[Adapter, list[float]]:
+    def canary(
+        self, module: str, seed: int, scale: float, probe: Sequence[int]
+    ) -> tuple[Adapter, list[float]]:
         """See `LearnerRank.canary`."""
-        adapter, logprobs = self._collective("canary", module, seed, list(probe))[0]
+        adapter, logprobs = self._collective("canary", module, seed, scale, list(probe))[0]
         return adapter, logprobs
 
     def state(self) -> bytes:

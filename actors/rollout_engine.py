@@ -16,7 +16,6 @@ from typing import Any
 import msgspec
 import ray
 
-from actors.waiting import wait_all
 from rezero_ray.config.schema import Config
 from rezero_ray.records import Adapter
 
@@ -32,9 +31,12 @@ class Completion(msgspec.Struct, frozen=True):
     finish_reason: str
 
 
-@ray.remote(max_restarts=0)
+@ray.remote(max_restarts=-1)
 class RolloutEngine:
-    """One replica. `generate` runs many at a time; vLLM batches them."""
+    """One replica. `generate` runs many at a time; vLLM batches them.
+
+    Ray starts its process again when it dies; it then knows no policy until `start` and `publish` are called.
+    """
 
     def __init__(self, config: Config, replica: int, device: str) -> None:
         self._config, self._replica, self._device = config, replica, device
@@ -44,7 +46,7 @@ class RolloutEngine:
         self._serial = 0
 
     async def start(self) -> dict[str, Any]:
-        """Load the model. Returns what the engine settled on."""
+        """Load the model, once. Returns what the engine settled on."""
         for name, value in engine_environment(self._config, self._device).items():
             os.environ.setdefault(name, value)
         from vllm import AsyncEngineArgs
@@ -52,15 +54,23 @@ class RolloutEngine:
 
         started = time.monotonic()
         arguments = engine_arguments(self._config, self._device, self._replica)
-        self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
+        if not hasattr(self, "_engine"):
+            self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
         return {"seconds": time.monotonic() - started, "max_model_len": arguments["max_model_len"]}
 
-    async def publish(self, version: int, adapter: Adapter) -> float:
-        """Make policy `version` known; the version before the staleness window goes. Returns seconds."""
-        started = time.monotonic()
+    async def publish(self, version: int, adapter: Adapter) -> None:
+        """Make policy `version` known, beside the versions before it."""
         await self._add(f"policy-v{version}", version + 1, adapter)
-        await self._remove(f"policy-v{version - self._config.orchestrator.max_async_level - 2}")
-        return time.monotonic() - started
+
+    async def retire(self, version: int) -> None:
+        """Forget policy `version` as soon as no request uses it."""
+        await self._remove(f"policy-v{version}")
+
+    async def reset(self) -> None:
+        """Forget every policy version and the prefixes cached under their names."""
+        for name in list(self._requests):
+            await self._remove(name)
+        await self._engine.reset_prefix_cache()
 
     async def canary(self, number: int, adapter: Adapter, probe: list[int]) -> list[float]:
         """Logprobs of `probe[1:]` under an adapter that is then removed."""
@@ -216,45 +226,3 @@ def _is_mla(config: Config) -> bool:
 
 def _memory_directory() -> str | None:
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-
-
-class EngineGroup:
-    """All replicas, as one. Every wait is bounded by the config's `[limits]`."""
-
-    def __init__(self, engines: list[Any], config: Config) -> None:
-        self.handles, self._limits = list(engines), config.limits
-
-    def start(self) -> list[Any]:
-        """Begin to start every replica; returns what to wait for, so that the learner can start meanwhile."""
-        return [engine.start.remote() for engine in self.handles]
-
-    def publish(self, version: int, adapter: Adapter) -> float:
-        """Publish policy `version` to every replica. Returns the slowest one's seconds."""
-        reference = ray.put(adapter)
-        running = [engine.publish.remote(version, reference) for engine in self.handles]
-        return max(
-            wait_all(
-                running, self._limits.publish, f"engines to take policy version {version}", kind="engine"
-            )
-        )
-
-    def canary(self, number: int, adapter: Adapter, probe: list[int]) -> list[list[float]]:
-        """Logprobs of the probe under a canary adapter, of each replica."""
-        reference = ray.put(adapter)
-        running = [engine.canary.remote(number, reference, probe) for engine in self.handles]
-        return wait_all(running, self._limits.publish, f"engines to score canary {number}", kind="engine")
-
-    def logprobs(self, version: int, token_ids: list[int]) -> list[list[float]]:
-        """Logprobs of `token_ids[1:]` under policy `version`, of each replica."""
-        running = [engine.logprobs.remote(version, token_ids) for engine in self.handles]
-        return wait_all(
-            running, self._limits.publish, f"engines to score under policy version {version}", kind="engine"
-        )
-
-    def stop(self) -> None:
-        wait_all(
-            [engine.stop.remote() for engine in self.handles],
-            self._limits.publish,
-            "engines to stop",
-            kind="engine",
-        )

@@ -95,7 +95,7 @@ def _trl_model(config: Config) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(config.model.name, dtype=torch.float32)
+    return AutoModelForCausalLM.from_pretrained(config.model.name, dtype=getattr(torch, config.model.dtype))
 
 
 def _trl_reward(completions: list[Any], **_: Any) -> list[float]:
@@ -130,7 +130,7 @@ def _trl_arguments(config: Config, folder: str, steps: int, micro_batch: int) ->
         output_dir=folder,
         max_steps=steps,
         use_cpu=True,
-        bf16=False,
+        bf16=config.model.dtype == "bfloat16",
         gradient_checkpointing=False,
         per_device_train_batch_size=micro_batch,
         gradient_accumulation_steps=PROMPTS * COMPLETIONS // micro_batch,

@@ -20,6 +20,10 @@ LARGEST_DISAGREEMENT = {"float32": 0.05, "bfloat16": 0.5}
 """Of the change that the learner sees, the part that the engine may miss or invent (root mean square)."""
 
 
+CLEAR = 5.0
+"""How many times larger than the rounding differences of the two sides a canary's effect has to be."""
+
+
 class CanaryResult(msgspec.Struct, frozen=True):
     """One module's perturbation as the two sides saw it, in nats a token."""
 
@@ -43,10 +47,8 @@ def judge_canary(
     Raises:
         RunError: the engine ignores the module, or its change is not the learner's.
     """
-    learner = [after - before for before, after in zip(learner_before, learner_after, strict=True)]
-    engine = [after - before for before, after in zip(engine_before, engine_after, strict=True)]
-    expected = math.sqrt(sum(d * d for d in learner) / len(learner))
-    missed = math.sqrt(sum((e - d) ** 2 for e, d in zip(engine, learner, strict=True)) / len(learner))
+    learner, engine = _difference(learner_after, learner_before), _difference(engine_after, engine_before)
+    expected, missed = _root_mean_square(learner), _root_mean_square(_difference(engine, learner))
     result = CanaryResult(
         module=module,
         learner_move=_mean_absolute(learner),
@@ -69,6 +71,14 @@ def judge_canary(
             f"change of the logprobs (at most {LARGEST_DISAGREEMENT[dtype]:.0%} in {dtype}).",
         )
     return result
+
+
+def stands_out(
+    learner_before: Sequence[float], learner_after: Sequence[float], engine_before: Sequence[float]
+) -> bool:
+    """Whether the learner's change is `CLEAR` times what it and the engine differ by without any."""
+    rounding = _root_mean_square(_difference(learner_before, engine_before))
+    return _root_mean_square(_difference(learner_after, learner_before)) >= CLEAR * rounding
 
 
 def mismatch_kl(trainer: Sequence[float], engine: Sequence[float]) -> float:
@@ -101,6 +111,14 @@ def require_match(value: float, limit: float, when: str) -> None:
             "trust",
             f"{when}: mismatch_kl between engine and learner is {value:.4f}, above trust.max_mismatch_kl = {limit}",
         )
+
+
+def _difference(after: Sequence[float], before: Sequence[float]) -> list[float]:
+    return [a - b for a, b in zip(after, before, strict=True)]
+
+
+def _root_mean_square(values: Sequence[float]) -> float:
+    return math.sqrt(sum(value * value for value in values) / len(values))
 
 
 def _mean_absolute(values: Sequence[float]) -> float:

@@ -14,22 +14,25 @@ from pathlib import Path
 
 import msgspec
 
-from rezero_ray.records import Adapter
-from rezero_ray.sampler import SamplerState
+from rezero_ray.records import Adapter, Group
+from rezero_ray.schedule import ScheduleState
 
 COMPLETE = "COMPLETE.json"
 ADAPTER_WEIGHTS, ADAPTER_CONFIG = "adapter/adapter_model.safetensors", "adapter/adapter_config.json"
-LEARNER, RUN = "state/learner.safetensors", "state/run.json"
-FILES = (ADAPTER_WEIGHTS, ADAPTER_CONFIG, LEARNER, RUN)
+LEARNER, RUN, GROUPS = "state/learner.safetensors", "state/run.json", "state/groups.msgpack"
+FILES = (ADAPTER_WEIGHTS, ADAPTER_CONFIG, LEARNER, RUN, GROUPS)
 
 
 class RunState(msgspec.Struct, frozen=True):
-    """What the controller needs to go on. All sampling seeds are functions of the run's seed and the prompt's
-    index, and the learner draws nothing after its start, so the position is the whole state of the RNG."""
+    """What the controller needs to go on, the groups that were rolled out and not trained on among it.
+
+    All sampling seeds are functions of the run's seed and the prompt's index, and the learner draws nothing after
+    its start, so the sampler's position is the whole state of the RNG.
+    """
 
     step: int
     seed: int
-    sampler: SamplerState
+    schedule: ScheduleState
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
@@ -53,7 +56,8 @@ def save(output_dir: Path, run: RunState, learner: bytes, adapter: Adapter, *, k
         ADAPTER_WEIGHTS: adapter.weights,
         ADAPTER_CONFIG: adapter.config,
         LEARNER: learner,
-        RUN: msgspec.json.format(msgspec.json.encode(run)),
+        RUN: _encode(run),
+        GROUPS: msgspec.msgpack.encode(run.schedule.ready),
     }
     for name, content in files.items():
         _write(directory / name, content)
@@ -78,7 +82,7 @@ def load_newest(output_dir: Path) -> tuple[Checkpoint | None, list[str]]:
 def _read(directory: Path) -> Checkpoint:
     weights = (directory / ADAPTER_WEIGHTS).read_bytes()
     return Checkpoint(
-        run=msgspec.json.decode((directory / RUN).read_bytes(), type=RunState),
+        run=_decode((directory / RUN).read_bytes(), (directory / GROUPS).read_bytes()),
         learner=(directory / LEARNER).read_bytes(),
         adapter=Adapter(
             weights=weights,
@@ -86,6 +90,18 @@ def _read(directory: Path) -> Checkpoint:
             digest=hashlib.sha256(weights).hexdigest(),
         ),
     )
+
+
+def _encode(run: RunState) -> bytes:
+    """The state to read by eye; the groups, which are large, have a file of their own."""
+    without_groups = msgspec.structs.replace(run, schedule=msgspec.structs.replace(run.schedule, ready=[]))
+    return msgspec.json.format(msgspec.json.encode(without_groups))
+
+
+def _decode(run: bytes, groups: bytes) -> RunState:
+    state = msgspec.json.decode(run, type=RunState)
+    ready = msgspec.msgpack.decode(groups, type=list[Group])
+    return msgspec.structs.replace(state, schedule=msgspec.structs.replace(state.schedule, ready=ready))
 
 
 def _damage(directory: Path) -> str | None:

@@ -15,3 +15,7 @@ class RunError(Exception):
 
     def __str__(self) -> str:
         return f"{self.kind} error: {self.message}"
+
+
+class ProcessDied(RunError):
+    """An actor's process is gone, and what it was working on with it."""

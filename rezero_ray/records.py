@@ -52,12 +52,15 @@ class Rollout(msgspec.Struct, frozen=True):
 
 
 class Group(msgspec.Struct, frozen=True):
-    """The rollouts of one prompt, complete, or the error for which the group was given up."""
+    """The rollouts of one prompt: whole, and all of one policy version."""
 
     prompt: Prompt
     rollouts: list[Rollout]
     seconds: float
-    error: str | None = None
+
+    @property
+    def policy_version(self) -> int:
+        return self.rollouts[0].policy_version
 
 
 class MicroBatch(msgspec.Struct, frozen=True):

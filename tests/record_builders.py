@@ -74,10 +74,9 @@ def make_group(
     *,
     index: int = 0,
     environment: str = "phishing-detection",
-    error: str | None = None,
 ) -> Group:
     prompt = Prompt(index=index, environment=environment, example=index)
-    return Group(prompt=prompt, rollouts=list(rollouts), seconds=1.0, error=error)
+    return Group(prompt=prompt, rollouts=list(rollouts), seconds=1.0)
 
 
 def make_adapter(content: bytes = b"weights") -> Adapter:

@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rezero_ray.agreement import judge_canary, mismatch_kl, require_change, require_match
+from rezero_ray.agreement import (
+    CLEAR,
+    judge_canary,
+    mismatch_kl,
+    require_change,
+    require_match,
+    stands_out,
+)
 from rezero_ray.errors import RunError
 
 LOGPROBS = st.lists(st.floats(-15, 0), min_size=1, max_size=20)
@@ -52,6 +59,14 @@ def test_a_change_of_another_size_is_refused_beyond_the_limit_of_the_precision(
     assert judge(dtype, engine_after=scaled(1 - 0.9 * limit)).disagreement == pytest.approx(0.9 * limit)
     with pytest.raises(RunError, match="disagree"):
         judge(dtype, engine_after=scaled(1 - 1.1 * limit))
+
+
+def test_a_change_stands_out_when_it_is_clearly_larger_than_the_rounding_between_the_two() -> None:
+    engine = [value + 0.01 for value in BEFORE]
+    small, large = ([b + factor * 0.01 for b in BEFORE] for factor in (0.9 * CLEAR, 1.1 * CLEAR))
+    assert not stands_out(BEFORE, small, engine)
+    assert stands_out(BEFORE, large, engine)
+    assert stands_out(BEFORE, AFTER, BEFORE)
 
 
 @pytest.mark.parametrize("side", ["learner_after", "engine_after"])

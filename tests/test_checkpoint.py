@@ -7,19 +7,28 @@ import pytest
 
 from rezero_ray import checkpoint
 from rezero_ray.checkpoint import COMPLETE, RunState, checkpoint_path, load_newest
+from rezero_ray.records import Prompt
 from rezero_ray.sampler import SamplerState
-from tests.record_builders import make_adapter
+from rezero_ray.schedule import ScheduleState
+from tests.record_builders import make_adapter, make_group, make_rollout
 
 FILES = {
     "adapter/adapter_model.safetensors",
     "adapter/adapter_config.json",
     "state/learner.safetensors",
     "state/run.json",
+    "state/groups.msgpack",
 }
 
 
 def state(step: int) -> RunState:
-    return RunState(step=step, seed=3, sampler=SamplerState(position=8 * step, taken={"a": 8 * step}))
+    schedule = ScheduleState(
+        sampler=SamplerState(position=8 * step, taken={"a": 8 * step}),
+        waiting=[Prompt(index=8 * step - 1, environment="a", example=2)],
+        attempts={8 * step - 1: 1},
+        ready=[make_group([make_rollout([1, 2], [3], reward=0.25, policy_version=step)], index=8 * step - 2)],
+    )
+    return RunState(step=step, seed=3, schedule=schedule)
 
 
 def save(output: Path, *steps: int, keep_last: int = 10) -> None:

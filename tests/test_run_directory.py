@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 
 from rezero_ray.config import config_id, load_config
-from rezero_ray.run_directory import RunDirectory
+from rezero_ray.records import Prompt
+from rezero_ray.run_directory import QUARANTINE, RunDirectory
+from rezero_ray.schedule import Send
 from tests.record_builders import make_config, make_group, make_rollout
 
 
@@ -76,6 +78,22 @@ def test_rewinding_forgets_the_later_steps(tmp_path: Path) -> None:
         "step_000001.jsonl",
         "step_000002.jsonl",
     }
+
+
+def test_rewinding_forgets_what_was_put_aside_in_later_steps(tmp_path: Path) -> None:
+    directory = with_steps(tmp_path, 1)
+    early, late = (
+        Send(Prompt(index=i, environment="a", example=i), engine=0, version=i, attempt=3) for i in (1, 2)
+    )
+    directory.add_quarantined(early, "environment", "the rubric broke")
+    directory.add_metrics({"step": 2})
+    directory.add_quarantined(late, "engine", "the engine died")
+    directory.rewind(2)
+    (row,) = [json.loads(line) for line in (directory.path / QUARANTINE).read_text().splitlines()]
+    assert (row["step"], row["prompt"]["index"], row["kind"]) == (2, 1, "environment")
+    assert (row["attempts"], row["error"]) == (3, "the rubric broke")
+    directory.rewind(1)
+    assert not (directory.path / QUARANTINE).exists()
 
 
 def test_steps_taken_again_have_one_line_each(tmp_path: Path) -> None:

@@ -23,14 +23,6 @@ def cross_check(config: Config) -> list[Problem]:
 
 
 def _not_offered_yet(config: Config) -> Iterator[Problem]:
-    level = config.orchestrator.max_async_level
-    if level > 0:
-        yield Problem(
-            "orchestrator.max_async_level",
-            "asynchronous rollouts are not available in this version",
-            "write 0: rollouts and training take turns",
-            shown(level),
-        )
     if config.weight_sync.mode == "merged":
         yield Problem(
             "weight_sync.mode",
@@ -164,6 +156,26 @@ def _groups(config: Config) -> Iterator[Problem]:
         )
 
 
+def _asynchrony(config: Config) -> Iterator[Problem]:
+    orchestrator = config.orchestrator
+    if orchestrator.max_async_level == 0 and orchestrator.stale != "finish":
+        yield Problem(
+            "orchestrator.stale",
+            "has no effect with max_async_level = 0: no group ever becomes old",
+            'write "finish", or raise max_async_level',
+            shown(orchestrator.stale),
+            others=("orchestrator.max_async_level",),
+        )
+    if orchestrator.filter_zero_advantage and orchestrator.resample_budget == 0:
+        yield Problem(
+            "orchestrator.resample_budget",
+            "filter_zero_advantage may replace no group at all",
+            "write 1.0, or drop filter_zero_advantage",
+            "0",
+            others=("orchestrator.filter_zero_advantage",),
+        )
+
+
 def _schedule(config: Config) -> Iterator[Problem]:
     optim = config.trainer.optim
     if optim.warmup_steps >= config.max_steps:
@@ -201,6 +213,13 @@ def _target_modules(config: Config) -> Iterator[Problem]:
 def _environments(config: Config) -> Iterator[Problem]:
     environments = list(enumerate(config.orchestrator.env))
     for index, env in environments:
+        if env.reward_range[0] >= env.reward_range[1]:
+            yield Problem(
+                f"orchestrator.env.{index}.reward_range",
+                "the lowest reward comes first, and the two differ",
+                "write [-1.0, 1.0], or what the environment's page says",
+                shown(list(env.reward_range)),
+            )
         if not _ENVIRONMENT_ID.fullmatch(env.id):
             hint = f'write "{env.id.partition("@")[0]}"; the version is chosen when it is installed'
             remedy = hint if "@" in env.id else 'write a name such as "redteam-attack" or "owner/name"'
@@ -244,6 +263,7 @@ _CHECKS: tuple[Callable[[Config], Iterator[Problem]], ...] = (
     _lengths,
     _engine,
     _groups,
+    _asynchrony,
     _schedule,
     _target_modules,
     _environments,

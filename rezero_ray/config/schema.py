@@ -160,6 +160,11 @@ class AdvantageConfig(Table):
     epsilon: NonNegativeFloat = Field(default=1e-4, description="Added to the standard deviation.")
 
 
+RewardRange = Annotated[
+    tuple[float, float], BeforeValidator(lambda given: tuple(given) if isinstance(given, list) else given)
+]
+
+
 class EnvConfig(Table):
     id: str = Field(
         description="A built-in environment (`redteam-attack`, `phishing-detection`) or an installed one."
@@ -170,6 +175,10 @@ class EnvConfig(Table):
     weight: PositiveFloat = Field(
         default=1.0, description="Share of the prompts that come from here, relative to the others."
     )
+    reward_range: RewardRange = Field(
+        default=(-1.0, 1.0),
+        description="Lowest and highest reward. One outside is an error of the environment, never trained on.",
+    )
 
 
 class OrchestratorConfig(Table):
@@ -178,7 +187,22 @@ class OrchestratorConfig(Table):
         default=4, description="Rollouts a prompt (group size); rollouts a step = batch_size * this."
     )
     max_async_level: NonNegativeInt = Field(
-        default=0, description="Policy versions that a rollout may be old; 0 is synchronous."
+        default=0,
+        description="Policy versions that a rollout may be old when it is trained on; 0 is synchronous, with 1 or "
+        "more the engines go on while the learner takes its step.",
+    )
+    stale: Literal["finish", "retry", "drop"] = Field(
+        default="finish",
+        description="A group that would become older than that: `finish`: the step waits for it; `retry`: it is "
+        "begun again on the newest policy; `drop`: its prompt is put aside (rollouts/quarantine.jsonl).",
+    )
+    filter_zero_advantage: bool = Field(
+        default=False, description="Replace groups whose rewards are all equal: nothing is learned from them."
+    )
+    resample_budget: NonNegativeFloat = Field(
+        default=1.0,
+        description="Groups that filter_zero_advantage may replace a step, as a multiple of batch_size; those "
+        "beyond are trained on as they are.",
     )
     env_workers: PositiveInt = Field(default=1, description="Environment worker processes an environment.")
     sampling: SamplingConfig = Field(default_factory=SamplingConfig, description="How the engine samples.")
@@ -253,6 +277,25 @@ class LimitsConfig(Table):
     publish: PositiveFloat = Field(default=300.0, description="Publishing an adapter to every engine.")
 
 
+class FaultsConfig(Table):
+    """What is tried again when something breaks, and when the run gives up."""
+
+    attempts: PositiveInt = Field(
+        default=3,
+        description="Tries of a group, each on a fresh environment, before its prompt is put aside "
+        "(rollouts/quarantine.jsonl) and replaced.",
+    )
+    max_put_aside: Fraction = Field(
+        default=0.25,
+        description="Prompts put aside within one step, as a share of batch_size, above which the run stops; one is "
+        "always allowed.",
+    )
+    restarts: NonNegativeInt = Field(
+        default=3,
+        description="Restarts of each engine, of each environment worker and of the learner before the run stops.",
+    )
+
+
 class LocalInfraConfig(Table):
     kind: Literal["local"] = Field(default="local", description="Start Ray on this machine.")
     num_cpus: PositiveInt | None = Field(default=None, description="CPUs Ray may use; all when unset.")
@@ -288,4 +331,5 @@ class Config(Table):
     weight_sync: WeightSyncConfig = Field(default_factory=WeightSyncConfig, description="To the engine.")
     trust: TrustConfig = Field(default_factory=TrustConfig, description="Engine and learner must agree.")
     limits: LimitsConfig = Field(default_factory=LimitsConfig, description="Bounds of every wait.")
+    faults: FaultsConfig = Field(default_factory=FaultsConfig, description="What is tried again.")
     infra: LocalInfraConfig = Field(default_factory=LocalInfraConfig, description="Where Ray comes from.")

@@ -14,6 +14,7 @@ from rezero_ray.reporting.console import ConsoleReporter
 from rezero_ray.reporting.mlflow_reporter import MlflowReporter, tracking_uri
 from rezero_ray.reporting.report import write_report
 from rezero_ray.run_directory import RunDirectory
+from rezero_ray.schedule import Send
 
 
 class Phase:
@@ -79,10 +80,13 @@ class Reporter:
             phase.seconds = time.monotonic() - started
 
     def group(self, group: Group) -> None:
-        """A group came in, or was given up."""
-        if group.error is not None:
-            self.say(f"group dropped: {group.prompt.environment} prompt {group.prompt.index}: {group.error}")
+        """A group came in."""
         self._console.advance()
+
+    def put_aside(self, send: Send, kind: str, message: str) -> None:
+        """A prompt was given up."""
+        self._directory.add_quarantined(send, kind, message)
+        self.say(f"prompt {send.prompt.index} of {send.prompt.environment} is put aside: {message}")
 
     def step(self, row: Mapping[str, Any], groups: Sequence[Group]) -> None:
         self._directory.add_metrics(row)

@@ -1,7 +1,7 @@
 """One line of metrics.jsonl: the contract's keys, out of a step's records."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean, pstdev
 
 import msgspec
@@ -9,17 +9,28 @@ import msgspec
 from rezero_ray.batch import TrainingBatch
 from rezero_ray.records import Group, StepReport
 
+FAULTS = ("environment", "engine", "learner", "cluster")
+
 
 class StepTimes(msgspec.Struct, frozen=True):
-    """Wall seconds of a step's parts."""
+    """Wall seconds. `step`: since the step before. `rollout`: from the first group of the step begun to the last
+    finished, part of it in earlier steps where rollouts and training overlap. `wait`: the learner had no batch."""
 
+    step: float
     rollout: float
+    wait: float
     train: float
     sync: float
 
-    @property
-    def step(self) -> float:
-        return self.rollout + self.train + self.sync
+
+class StepLosses(msgspec.Struct, frozen=True):
+    """What a step had to do without: prompts put aside, stragglers dropped, groups replaced for want of signal, and
+    faults by kind."""
+
+    put_aside: int = 0
+    dropped: int = 0
+    resampled: int = 0
+    faults: Mapping[str, int] = msgspec.field(default_factory=dict)
 
 
 def step_metrics(
@@ -27,17 +38,16 @@ def step_metrics(
     batch: TrainingBatch,
     report: StepReport,
     times: StepTimes,
-    *,
-    policy_version: int,
+    losses: StepLosses,
 ) -> dict[str, float | int]:
     """Metrics of one step.
 
     Args:
-        groups: of the step, those given up included.
+        groups: of the step.
         batch: what was trained on.
         report: the learner's.
         times: wall seconds.
-        policy_version: version of the policy that this step made.
+        losses: what did not make it into the step.
     """
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     rewards = [rollout.reward for rollout in rollouts]
@@ -46,7 +56,7 @@ def step_metrics(
     staleness = [report.step - 1 - r.policy_version for r in rollouts]
     row: dict[str, float | int] = {
         "step": report.step,
-        "policy_version": policy_version,
+        "policy_version": report.step,
         "reward/mean": fmean(rewards),
         "reward/std": pstdev(rewards),
         "loss": report.loss,
@@ -58,6 +68,7 @@ def step_metrics(
         "tokens/completion": completion_tokens,
         "time/step": times.step,
         "time/rollout": times.rollout,
+        "time/wait": times.wait,
         "time/train": times.train,
         "time/sync": times.sync,
         "throughput/tokens_per_s": completion_tokens / times.step,
@@ -65,12 +76,13 @@ def step_metrics(
         "staleness/max": max(staleness),
         "rollouts/trained": len(rollouts),
         "rollouts/computed": batch.computed_sequences,
-        "rollouts/dropped": sum(group.error is not None for group in groups) * len(batch.advantages[0]),
+        "rollouts/dropped": (losses.put_aside + losses.dropped) * len(batch.advantages[0]),
+        "rollouts/resampled": losses.resampled * len(batch.advantages[0]),
         "rollouts/truncated": sum(r.truncated for r in rollouts),
         "rollouts/turns": fmean(r.turns for r in rollouts),
-        "errors/environment": sum(group.error is not None for group in groups),
     }
-    for name in sorted({group.prompt.environment for group in groups if group.rollouts}):
+    row |= {f"errors/{kind}": losses.faults.get(kind, 0) for kind in FAULTS}
+    for name in sorted({group.prompt.environment for group in groups}):
         of_environment = [r for g in groups if g.prompt.environment == name for r in g.rollouts]
         counts = Counter(component for r in of_environment for component in r.components)
         for component in sorted(counts):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.environment_worker import EnvironmentError, merge_turns
+from actors.environment_worker import merge_turns
 from rezero_ray.records import Rollout, Turn
 
 FIELDS: dict[str, Any] = {"policy_version": 3, "reward": 0.5, "components": {"right": 1.0}, "text": []}
@@ -65,5 +65,5 @@ def test_a_turn_that_does_not_continue_the_one_before_it_is_an_error_not_a_seque
     prompt: list[int],
 ) -> None:
     first = Turn(prompt_ids=[1, 2], completion_ids=[3], logprobs=[-0.1])
-    with pytest.raises(EnvironmentError, match="does not continue"):
+    with pytest.raises(ValueError, match="does not continue"):
         merged(first, Turn(prompt_ids=prompt, completion_ids=[6], logprobs=[-0.2]))

@@ -7,7 +7,7 @@ import pytest
 
 from rezero_ray.batch import TrainingBatch, build_batch
 from rezero_ray.records import Group, StepReport
-from rezero_ray.reporting.step_metrics import StepTimes, step_metrics
+from rezero_ray.reporting.step_metrics import StepLosses, StepTimes, step_metrics
 from tests.record_builders import make_config, make_group, make_rollout
 
 CONTRACT = {
@@ -15,7 +15,7 @@ CONTRACT = {
     *("reward/redteam-attack/mean", "loss", "entropy", "mismatch_kl", "grad_norm", "lr", "tokens/prompt"),
     *("tokens/completion", "time/step", "time/rollout", "time/train", "time/sync"),
     *("throughput/tokens_per_s", "staleness/mean", "staleness/max", "rollouts/trained", "rollouts/dropped"),
-    "errors/environment",
+    *("errors/environment", "errors/engine", "errors/learner", "errors/cluster"),
 }
 """The keys that every line has, as the contract of the run directory lists them."""
 
@@ -32,7 +32,6 @@ GROUPS = [
         index=1,
         environment="redteam-attack",
     ),
-    make_group([], index=2, error="the rubric broke"),
 ]
 REPORT = StepReport(
     step=7,
@@ -46,14 +45,17 @@ REPORT = StepReport(
 )
 
 
+TIMES = StepTimes(step=5.5, rollout=4.0, wait=2.0, train=3.0, sync=0.5)
+
+
 def batch(groups: list[Group]) -> TrainingBatch:
-    return build_batch([group for group in groups if group.error is None], make_config(), ranks=1)
+    return build_batch(groups, make_config(), ranks=1)
 
 
 @pytest.fixture(scope="module")
 def row() -> dict[str, float | int]:
-    times = StepTimes(rollout=2.0, train=3.0, sync=0.5)
-    return step_metrics(GROUPS, batch(GROUPS), REPORT, times, policy_version=7)
+    losses = StepLosses(put_aside=1, dropped=1, resampled=3, faults={"environment": 3, "engine": 1})
+    return step_metrics(GROUPS, batch(GROUPS), REPORT, TIMES, losses)
 
 
 def test_a_line_has_every_key_of_the_contract(row: dict[str, float | int]) -> None:
@@ -78,8 +80,14 @@ def test_tokens_are_the_policys_or_not(row: dict[str, float | int]) -> None:
     assert row["tokens/prompt"] == 3 + 3 + 1 + 2  # with the environment's two between the turns
 
 
-def test_times_add_up_and_the_throughput_is_of_completion_tokens(row: dict[str, float | int]) -> None:
-    assert row["time/step"] == pytest.approx(5.5)
+def test_times_are_passed_on_and_the_throughput_is_of_completion_tokens(row: dict[str, float | int]) -> None:
+    assert [row[f"time/{part}"] for part in ("step", "rollout", "wait", "train", "sync")] == [
+        5.5,
+        4,
+        2,
+        3,
+        0.5,
+    ]
     assert row["throughput/tokens_per_s"] == pytest.approx(5 / 5.5)
 
 
@@ -90,8 +98,9 @@ def test_staleness_counts_versions_behind_the_one_before_this_step(row: dict[str
 
 def test_what_was_given_up_is_counted_and_nothing_of_it_is_a_reward(row: dict[str, float | int]) -> None:
     assert row["rollouts/trained"] == 3
-    assert row["errors/environment"] == 1  # groups
-    assert row["rollouts/dropped"] == 2  # of two rollouts each
+    assert (row["errors/environment"], row["errors/engine"], row["errors/learner"]) == (3, 1, 0)
+    assert row["rollouts/dropped"] == 2 * 2  # groups of two rollouts each
+    assert row["rollouts/resampled"] == 3 * 2
     assert row["rollouts/truncated"] == 1
     assert row["rollouts/computed"] == 2  # the group of one has no advantage
 
@@ -103,6 +112,5 @@ def test_the_learners_own_figures_are_all_there(row: dict[str, float | int]) -> 
 
 def test_a_component_named_mean_does_not_hide_the_reward() -> None:
     groups = [make_group([make_rollout([1], [2], reward=0.75, components={"mean": 9.0})])]
-    times = StepTimes(rollout=1.0, train=1.0, sync=1.0)
-    found = step_metrics(groups, batch(groups), REPORT, times, policy_version=7)
+    found = step_metrics(groups, batch(groups), REPORT, TIMES, StepLosses())
     assert found["reward/phishing-detection/mean"] == 0.75

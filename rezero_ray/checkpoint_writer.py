@@ -1,0 +1,54 @@
+"""Saves checkpoints beside the run: the loop is held up by copying the state, not by writing it."""
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+
+from rezero_ray import checkpoint
+from rezero_ray.errors import RunError
+from rezero_ray.records import Adapter
+
+
+class CheckpointWriter:
+    """One checkpoint at a time, in a thread of its own; leaving the context waits for the last."""
+
+    def __init__(self, output_dir: Path, *, keep_last: int, on_saved: Callable[[Path], None]) -> None:
+        self._output_dir, self._keep_last, self._on_saved = output_dir, keep_last, on_saved
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._writing: Future[None] | None = None
+
+    def __enter__(self) -> "CheckpointWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._thread.shutdown(wait=True)
+
+    def begin(self, state: checkpoint.RunState, learner: bytes, adapter: Adapter) -> None:
+        """Begin to write, once the checkpoint before is there.
+
+        Raises:
+            RunError: the one before could not be written.
+        """
+        self.finish()
+        self._writing = self._thread.submit(self._write, state, learner, adapter)
+
+    def finish(self) -> None:
+        """Wait for what is being written.
+
+        Raises:
+            RunError: it could not be written; whole checkpoints that are there stay.
+        """
+        writing, self._writing = self._writing, None
+        if writing is None:
+            return
+        try:
+            writing.result()
+        except OSError as error:
+            raise RunError("checkpoint", f"cannot be written: {error}") from error
+
+    def _write(self, state: checkpoint.RunState, learner: bytes, adapter: Adapter) -> None:
+        path = checkpoint.save(self._output_dir, state, learner, adapter, keep_last=self._keep_last)
+        self._on_saved(path)
