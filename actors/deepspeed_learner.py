@@ -101,6 +101,11 @@ class DeepSpeedLearner:
             seconds=time.monotonic() - started,
         )
 
+    def use_loss(self, config: Config) -> None:
+        """Train on the loss of `config` from the next step on; in all else it is the configuration as it was."""
+        self._config = config
+        self._loss = build_loss(loss_options(config))
+
     def _reduce(self, metrics: dict[str, Any], entropy: torch.Tensor, loss: torch.Tensor) -> dict[str, float]:
         names = sorted(metrics)
         rows = [

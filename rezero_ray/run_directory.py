@@ -10,10 +10,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from rezero_ray.config import Config, config_id, dump_toml
 from rezero_ray.records import Group
+from rezero_ray.step_record import delete_after, write_step
 
 PACKAGES = (
     "rezero_ray",
@@ -62,20 +61,10 @@ class RunDirectory:
         """Forget what was recorded after `step`: those steps are taken again."""
         kept = [row for row in self.metrics() if row["step"] <= step]
         self._write("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
-        for path in (self.path / "rollouts").glob("step_*.jsonl"):
-            if int(path.stem.removeprefix("step_")) > step:
-                path.unlink()
+        delete_after(self.path, step)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The recorded steps; a last line that a crash cut short is left out."""
-        path = self.path / "metrics.jsonl"
-        rows = []
-        for line in path.read_text("utf-8").splitlines() if path.exists() else []:
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
-        return rows
+        return read_metrics(self.path)
 
     def add_metrics(self, row: Mapping[str, Any]) -> None:
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
@@ -85,18 +74,7 @@ class RunDirectory:
 
     def add_rollouts(self, step: int, groups: Sequence[Group], advantages: Sequence[Sequence[float]]) -> Path:
         """Record every rollout that step `step` was trained on."""
-        path = self.path / "rollouts" / f"step_{step:06d}.jsonl"
-        encoder = msgspec.json.Encoder()
-        with path.open("wb") as file:
-            for group, group_advantages in zip(groups, advantages, strict=True):
-                for rollout, advantage in zip(group.rollouts, group_advantages, strict=True):
-                    record = {
-                        "prompt": msgspec.to_builtins(group.prompt),
-                        **msgspec.to_builtins(rollout),
-                        "advantage": advantage,
-                    }
-                    file.write(encoder.encode(record) + b"\n")
-        return path
+        return write_step(self.path, step, groups, advantages)
 
     def _read_run(self) -> dict[str, Any]:
         try:
@@ -108,6 +86,18 @@ class RunDirectory:
         partial = self.path / f".{name}.partial"
         partial.write_text(text, "utf-8")
         partial.replace(self.path / name)
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """The recorded steps of a run directory; a last line that a crash cut short is left out."""
+    path = run / "metrics.jsonl"
+    rows = []
+    for line in path.read_text("utf-8").splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
 
 
 def _now() -> str:
