@@ -9,6 +9,7 @@ import math
 import os
 import socket
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -161,14 +162,15 @@ def _wrong(run: RecordedRun, what: str) -> ConfigError:
 
 @contextmanager
 def _lone_learner(config: Config, device: Device) -> "Iterator[DeepSpeedLearner]":
-    """A learner of one rank in this process. While it lives, what is printed goes to stderr."""
+    """A learner of one rank in this process. While it lives, stdout belongs to nobody: DeepSpeed logs there."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     os.environ.update(
         RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
     )
-    with redirect_stdout(sys.stderr):  # DeepSpeed logs to stdout
+    with redirect_stdout(sys.stderr), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # what torch and transformers say of DeepSpeed's calls
         import torch
 
         from actors.deepspeed_learner import DeepSpeedLearner

@@ -80,6 +80,13 @@ def prompt_decoder(model: str) -> tuple[Callable[[Sequence[int]], str] | None, s
     return lambda ids: str(tokenizer.decode(list(ids), skip_special_tokens=False)), ""
 
 
+class PipeConsole(Console):
+    """A console whose reader may leave before the end: rich would exit with 1, `train.answered` knows better."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 class Page:
     """Prints groups and rollouts, indented; text of others is never markup and never reaches the terminal raw.
 
@@ -89,7 +96,7 @@ class Page:
     """
 
     def __init__(self, decode: Callable[[Sequence[int]], str] | None, why_not: str) -> None:
-        self._console = Console(highlight=False)
+        self._console = PipeConsole(highlight=False)
         self._decode, self._why_not = decode, why_not
 
     def line(self, text: str, *, indent: int = 0, style: str = "") -> None:

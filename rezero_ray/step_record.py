@@ -20,10 +20,10 @@ from rezero_ray.config.problems import ConfigError, Origin, Problem
 from rezero_ray.records import Group, Prompt, Rollout
 
 COMPRESS_ABOVE = 64 * 2**20
-"""Bytes of JSON above which a file is gzip'd: 512 rollouts of 4,096 tokens. Below, text tools read it as it is."""
+"""Bytes of JSON above which a file is gzip'd: some 2.7 million tokens. Below, text tools read it as it is."""
 
 FASTEST = 1
-"""gzip's level: the step waits for it, and digits of logprobs hardly get smaller above it."""
+"""gzip's level: the step waits for it. Level 6 takes four times as long and makes 4 % less of ids and logprobs."""
 
 _NAME = re.compile(r"step_(\d{6,})\.jsonl(?:\.gz)?")
 

@@ -1,5 +1,7 @@
 """Claims about `rezero show`: a step's rollouts are readable, and harmless whatever a model wrote."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,8 @@ from hypothesis import strategies as st
 from rezero_ray import cli
 from rezero_ray.reporting.printable import printable
 from tests.recorded_runs import PROMPT_IDS, write_run
+
+ROOT = Path(__file__).parents[1]
 
 
 def shown(capsys: pytest.CaptureFixture[str], *argv: str | Path) -> str:
@@ -120,6 +124,20 @@ def test_markup_of_a_model_is_text(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_a_long_line_is_not_broken_for_a_pipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = "word " * 100 + "end"
     assert text in shown(capsys, write_run(tmp_path, text=text))
+
+
+def test_a_reader_who_leaves_early_is_no_failure(tmp_path: Path) -> None:
+    run = write_run(tmp_path, text="word " * 60_000)  # more than a pipe holds
+    command = [sys.executable, "-m", "rezero_ray.cli", "show", str(run)]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert "step 2" in process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(60) == 0
 
 
 @given(st.text())

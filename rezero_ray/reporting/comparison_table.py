@@ -55,14 +55,16 @@ def _number(value: float | None) -> str:
 
 
 def _verdict(comparisons: Sequence[StepComparison], tolerance: float) -> list[str]:
+    """A line for each step that differs, the last one's at the end, and one if that agrees."""
     last = comparisons[-1]
-    lines = [
-        f"step {step.step} differs already: {', '.join(names)}"
-        for step in comparisons[:-1]
-        if (names := step.differing(tolerance))
-    ]
-    names = last.differing(tolerance)
-    lines.append(f"differs: {', '.join(names)}" if names else f"step {last.step} agrees within {tolerance:g}")
-    if "advantage" in names:
-        lines.append(f"the advantage furthest off: prompt {last.prompt}, rollout {last.rollout}")
+    lines = []
+    for comparison in comparisons:
+        names = comparison.differing(tolerance)
+        if names:
+            place = f" (furthest off: prompt {comparison.prompt}, rollout {comparison.rollout})"
+            already = "" if comparison is last else " already"
+            listed = ", ".join(name + place if name == "advantage" else name for name in names)
+            lines.append(f"step {comparison.step} differs{already}: {listed}")
+        elif comparison is last:
+            lines.append(f"step {comparison.step} agrees within {tolerance:g}")
     return lines

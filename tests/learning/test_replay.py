@@ -86,6 +86,5 @@ def test_a_reward_that_was_changed_is_found_by_its_advantage(run: Path, tmp_path
     rows[5]["reward"] += 5  # the second rollout of the second prompt
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     table = replayed(changed, "--step", "3", status=1)
-    assert "differs: " in table
-    assert "the advantage furthest off: prompt 1, rollout" in table
+    assert "step 3 differs: loss, grad_norm, advantage (furthest off: prompt 1, rollout 2)" in table
     assert "differs already" not in table
