@@ -78,6 +78,14 @@ def test_rewinding_forgets_the_later_steps(tmp_path: Path) -> None:
     }
 
 
+def test_rewinding_forgets_compressed_records_too(tmp_path: Path) -> None:
+    directory = with_steps(tmp_path, 1)
+    later = directory.path / "rollouts" / "step_000003.jsonl.gz"
+    later.write_bytes(b"")
+    directory.rewind(2)
+    assert not later.exists()
+
+
 def test_steps_taken_again_have_one_line_each(tmp_path: Path) -> None:
     directory = with_steps(tmp_path, 1, 2, 3)
     directory.rewind(1)
