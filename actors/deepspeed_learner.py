@@ -101,6 +101,11 @@ class DeepSpeedLearner:
             seconds=time.monotonic() - started,
         )
 
+    def use_loss(self, config: Config) -> None:
+        """Train on the loss of `config` from the next step on; in all else it is the configuration as it was."""
+        self._config = config
+        self._loss = build_loss(loss_options(config))
+
     def _reduce(self, metrics: dict[str, Any], entropy: torch.Tensor, loss: torch.Tensor) -> dict[str, float]:
         names = sorted(metrics)
         rows = [
@@ -184,6 +189,7 @@ class DeepSpeedLearner:
         import safetensors.torch
         from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
+        self._make_moments()
         tensors = {}
         for name, parameter in zip(self._names, self._parameters, strict=True):
             tensors[f"param/{name}"] = safe_get_full_fp32_param(parameter)
@@ -228,7 +234,7 @@ class DeepSpeedLearner:
         return padded.narrow(0, size * torch.distributed.get_rank(), size)
 
     def _make_moments(self) -> None:
-        """AdamW makes its moments at the first step; a state to be loaded needs them before."""
+        """AdamW makes its moments at the first step; a state to be loaded or handed out needs them before."""
         optimizer = self._engine.optimizer
         for flat in optimizer.fp32_partitioned_groups_flat:
             state = optimizer.optimizer.state[flat]

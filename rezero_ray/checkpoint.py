@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import msgspec
@@ -69,8 +70,13 @@ def save(output_dir: Path, run: RunState, learner: bytes, adapter: Adapter, *, k
 
 def load_newest(output_dir: Path) -> tuple[Checkpoint | None, list[str]]:
     """The newest whole checkpoint, and for each newer one that was passed over the reason."""
+    return load_before(output_dir, sys.maxsize)
+
+
+def load_before(output_dir: Path, end: int) -> tuple[Checkpoint | None, list[str]]:
+    """As `load_newest`, among the checkpoints of steps below `end`."""
     passed_over: list[str] = []
-    for step in _steps(output_dir):
+    for step in (step for step in _steps(output_dir) if step < end):
         directory = checkpoint_path(output_dir, step)
         problem = _damage(directory)
         if problem is None:

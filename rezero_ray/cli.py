@@ -14,6 +14,8 @@ VERBS = {
     "train": "train; the same as python -m rezero_ray.train",
     "check": "look for everything that could go wrong, environments and prompts included, and start nothing",
     "plan": "print what a run would be: bundles, tokens, adapter, memory",
+    "show": "print the rollouts of a step for a reader",
+    "replay": "recompute a recorded step from its rollouts and the checkpoint before it, and compare",
 }
 
 
@@ -24,6 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         verb, rest = arguments[0], arguments[1:]
         if verb == "train":
             return train.main(rest, prog="rezero train")
+        if verb in ("show", "replay"):
+            return train.answered(lambda: _of_a_run(verb, rest))
         own, overrides = split_arguments(rest)
         return train.answered(lambda: _look(verb, own, overrides))
     return train.answered(lambda: _no_verb(arguments))
@@ -40,6 +44,16 @@ def _look(verb: str, own: Sequence[str], overrides: Sequence[str]) -> int:
         print(f"note: {note}")
     print(f"nothing is wrong with this request; it would run on {found.device}")
     return train.DONE
+
+
+def _of_a_run(verb: str, arguments: Sequence[str]) -> int:
+    if verb == "show":
+        from rezero_ray import show
+
+        return show.main(arguments)
+    from rezero_ray import replay
+
+    return replay.main(arguments)
 
 
 def _no_verb(arguments: Sequence[str]) -> int:

@@ -15,6 +15,7 @@ import msgspec
 from rezero_ray.config import Config, config_id, dump_toml
 from rezero_ray.records import Group
 from rezero_ray.schedule import Send
+from rezero_ray.step_record import delete_after, write_step
 
 PACKAGES = (
     "rezero_ray",
@@ -67,18 +68,16 @@ class RunDirectory:
         """Forget what was recorded after `step`: those steps are taken again."""
         self.done = step
         for name in ("metrics.jsonl", QUARANTINE):
-            kept = [row for row in self._rows(name) if row["step"] <= step]
+            kept = [row for row in _read_rows(self.path / name) if row["step"] <= step]
             if kept or name == "metrics.jsonl":
                 self._write(name, "".join(json.dumps(row) + "\n" for row in kept))
             else:
                 (self.path / name).unlink(missing_ok=True)
-        for path in (self.path / "rollouts").glob("step_*.jsonl"):
-            if int(path.stem.removeprefix("step_")) > step:
-                path.unlink()
+        delete_after(self.path, step)
 
     def metrics(self) -> list[dict[str, Any]]:
         """The recorded steps; a last line that a crash cut short is left out."""
-        return self._rows("metrics.jsonl")
+        return read_metrics(self.path)
 
     def add_metrics(self, row: Mapping[str, Any]) -> None:
         self._append("metrics.jsonl", row)
@@ -96,16 +95,6 @@ class RunDirectory:
         }
         self._append(QUARANTINE, row)
 
-    def _rows(self, name: str) -> list[dict[str, Any]]:
-        path = self.path / name
-        rows = []
-        for line in path.read_text("utf-8").splitlines() if path.exists() else []:
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
-        return rows
-
     def _append(self, name: str, row: Mapping[str, Any]) -> None:
         with (self.path / name).open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
@@ -114,18 +103,7 @@ class RunDirectory:
 
     def add_rollouts(self, step: int, groups: Sequence[Group], advantages: Sequence[Sequence[float]]) -> Path:
         """Record every rollout that step `step` was trained on."""
-        path = self.path / "rollouts" / f"step_{step:06d}.jsonl"
-        encoder = msgspec.json.Encoder()
-        with path.open("wb") as file:
-            for group, group_advantages in zip(groups, advantages, strict=True):
-                for rollout, advantage in zip(group.rollouts, group_advantages, strict=True):
-                    record = {
-                        "prompt": msgspec.to_builtins(group.prompt),
-                        **msgspec.to_builtins(rollout),
-                        "advantage": advantage,
-                    }
-                    file.write(encoder.encode(record) + b"\n")
-        return path
+        return write_step(self.path, step, groups, advantages)
 
     def _read_run(self) -> dict[str, Any]:
         try:
@@ -137,6 +115,21 @@ class RunDirectory:
         partial = self.path / f"{name}.partial"
         partial.write_text(text, "utf-8")
         partial.replace(self.path / name)
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """The recorded steps of a run directory; a last line that a crash cut short is left out."""
+    return _read_rows(run / "metrics.jsonl")
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    rows = []
+    for line in path.read_text("utf-8").splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
 
 
 def _now() -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rezero_ray import checkpoint
-from rezero_ray.checkpoint import COMPLETE, RunState, checkpoint_path, load_newest
+from rezero_ray.checkpoint import COMPLETE, RunState, checkpoint_path, load_before, load_newest
 from rezero_ray.records import Prompt
 from rezero_ray.sampler import SamplerState
 from rezero_ray.schedule import ScheduleState
@@ -122,6 +122,16 @@ def test_the_newest_is_newest_by_number(tmp_path: Path) -> None:
     found, _ = load_newest(tmp_path)
     assert found is not None
     assert found.run.step == 1_000_000
+
+
+def test_a_checkpoint_before_a_step_is_the_newest_whole_one_below_it(tmp_path: Path) -> None:
+    save(tmp_path, 5, 10, 15)
+    flip_a_byte(checkpoint_path(tmp_path, 10) / "state/run.json")
+    found, passed_over = load_before(tmp_path, 15)
+    assert found is not None
+    assert found.run.step == 5
+    assert passed_over == ["step_000010: state/run.json differs from its checksum"]
+    assert load_before(tmp_path, 5) == (None, [])
 
 
 def test_the_last_few_are_kept(tmp_path: Path) -> None:

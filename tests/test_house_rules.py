@@ -72,7 +72,15 @@ def test_every_file_has_a_name_that_says_what_is_in_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["rezero_ray.config", "rezero_ray.preflight", "rezero_ray.cli", "rezero_ray.train"]
+    "module",
+    [
+        "rezero_ray.config",
+        "rezero_ray.preflight",
+        "rezero_ray.cli",
+        "rezero_ray.train",
+        "rezero_ray.show",
+        "rezero_ray.replay",
+    ],
 )
 def test_importing_it_loads_nothing_heavy(module: str) -> None:
     program = f"import sys, {module}; print([m for m in {HEAVY!r} if m in sys.modules])"

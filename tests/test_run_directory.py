@@ -96,6 +96,14 @@ def test_rewinding_forgets_what_was_put_aside_in_later_steps(tmp_path: Path) -> 
     assert not (directory.path / QUARANTINE).exists()
 
 
+def test_rewinding_forgets_compressed_records_too(tmp_path: Path) -> None:
+    directory = with_steps(tmp_path, 1)
+    later = directory.path / "rollouts" / "step_000003.jsonl.gz"
+    later.write_bytes(b"")
+    directory.rewind(2)
+    assert not later.exists()
+
+
 def test_steps_taken_again_have_one_line_each(tmp_path: Path) -> None:
     directory = with_steps(tmp_path, 1, 2, 3)
     directory.rewind(1)

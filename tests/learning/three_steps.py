@@ -1,0 +1,57 @@
+"""Program: a run directory of three real learner steps on a tiny model, with a checkpoint after the first.
+
+    python -m tests.learning.three_steps MODEL OUTPUT
+
+The groups are the fixed step's; at each step their logprobs are those of the adapter as it stands.
+"""
+
+import os
+import socket
+import sys
+from pathlib import Path
+
+from tests.learning.fixed_step import config_of, groups_of
+
+STEPS, SAVED = 3, 1
+
+
+def main() -> None:
+    model, output = sys.argv[1:]
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = str(listener.getsockname()[1])
+    os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+    record(model, output)
+
+
+def record(model: str, output: str) -> None:
+    """Take the steps and record them as a run does."""
+    from actors.deepspeed_learner import DeepSpeedLearner
+    from rezero_ray import checkpoint
+    from rezero_ray.batch import build_batch, single_sequence
+    from rezero_ray.reporting.step_metrics import StepTimes, step_metrics
+    from rezero_ray.run_directory import RunDirectory
+    from rezero_ray.sampler import SamplerState
+
+    # A learning rate at which each step moves the loss of the next, on a schedule that depends on max_steps.
+    changes = {"output_dir": output, "trainer__optim__lr": 0.02, "trainer__optim__schedule": "linear"}
+    config = config_of(model, "importance_sampling", **changes)
+    directory = RunDirectory(config, device="cpu")
+    learner = DeepSpeedLearner(config, "cpu", 1)
+    for step in range(1, STEPS + 1):
+        groups = groups_of(lambda ids: learner.logprobs(single_sequence(ids)))
+        batch = build_batch(groups, config, ranks=1)
+        report = learner.step(batch.micro_batches[0], batch.normalizers, step)
+        directory.add_rollouts(step, groups, batch.advantages)
+        times = StepTimes(rollout=1.0, train=1.0, sync=1.0)
+        directory.add_metrics(step_metrics(groups, batch, report, times, policy_version=step))
+        if step == SAVED:
+            run = checkpoint.RunState(step=step, seed=0, sampler=SamplerState(position=0, taken={}))
+            adapter, state = learner.adapter(), learner.state()
+            assert adapter is not None
+            assert state is not None
+            checkpoint.save(Path(output), run, state, adapter, keep_last=1)
+
+
+if __name__ == "__main__":
+    main()
