@@ -49,13 +49,12 @@ def start_crew(config: Config, device: str, *, cpus: float) -> Iterator[Crew]:
     environments = EnvironmentGroup(
         {
             environment.id: [
-                seat(EnvironmentWorker, group, next(seats), max_concurrency=1000).remote(
-                    config, environment, engines.handles
-                )
+                seat(EnvironmentWorker, group, next(seats), max_concurrency=1000).remote(config, environment)
                 for _ in range(config.orchestrator.env_workers)
             ]
             for environment in config.orchestrator.env
         },
+        engines.handles,
         config,
     )
     try:

@@ -1,5 +1,6 @@
 """All rollout engines, as one: the policy published to each by version, and engines that are lost brought back."""
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -25,10 +26,11 @@ class EngineGroup:
         self._adapters: dict[int, Any] = {}
         self._digest = ""
         self._probe: list[int] = []
-        self._scores: dict[int, list[float]] = {}
+        self.scores: dict[int, list[float]] = {}  # of the probe under the newest version, by engine
         self._coming_back: dict[Any, int] = {}
         self._deadlines: dict[int, float] = {}
         self._restarts = [0] * len(self.handles)
+        self._lost_at = [-math.inf] * len(self.handles)
         self._newly_lost: list[tuple[int, str]] = []
 
     def start(self) -> list[Any]:
@@ -54,19 +56,19 @@ class EngineGroup:
         ):
             self._retire(engine, version - window)
         if self._probe:
-            before, self._scores = self._scores, self._logprobs(version)
-            for engine, after in self._scores.items():
+            before, self.scores = self.scores, self._logprobs(version)
+            for engine, after in self.scores.items():
                 if changed and engine in before:
                     require_change(before[engine], after, version)
 
     def watch(self, version: int, probe: list[int]) -> None:
         """From now on require of each publication that the logprobs of `probe[1:]` move."""
         self._probe = probe
-        self._scores = self._logprobs(version)
+        self.scores = self._logprobs(version)
 
     def reset(self) -> None:
         """Forget every version and what was cached under it: the learner has gone back."""
-        self._adapters, self._probe, self._scores = {}, [], {}
+        self._adapters, self._probe, self.scores = {}, [], {}
         self._ask_all("reset", what="to forget the policy")
 
     def canary(self, number: int, adapter: Adapter, probe: list[int]) -> list[list[float]]:
@@ -92,21 +94,23 @@ class EngineGroup:
         """What a change may come from: engines on their way back."""
         return list(self._coming_back)
 
-    def lose(self, engine: int, why: str) -> None:
-        """Take an engine for lost and start it again. Nothing happens where that is under way.
+    def lose(self, engine: int, why: str, since: float = math.inf) -> None:
+        """Take an engine for lost and start it again. Nothing happens where that is under way, or where what failed
+        was begun (`since`, of the monotonic clock) before the engine was last started again.
 
         Raises:
             RunError: it has been started again `faults.restarts` times.
         """
-        if engine in self._coming_back.values():
+        if engine in self._coming_back.values() or since < self._lost_at[engine]:
             return
+        self._lost_at[engine] = time.monotonic()
         self._restarts[engine] += 1
         if self._restarts[engine] > self._config.faults.restarts:
             raise RunError(
                 "engine", f"engine {engine} was lost {self._restarts[engine]} times (faults.restarts): {why}"
             )
         self._newly_lost.append((engine, why))
-        self._scores.pop(engine, None)
+        self.scores.pop(engine, None)
         ray.kill(self.handles[engine], no_restart=False)
         again = self.handles[engine].start.options(max_task_retries=-1).remote()
         self._coming_back[again] = engine
@@ -146,10 +150,10 @@ class EngineGroup:
                 )
             if self._probe:
                 scores = self._logprobs(newest, only=engine)[engine]
-                for other in self._scores.values():
+                for other in self.scores.values():
                     limit = self._config.trust.max_mismatch_kl
                     require_match(mismatch_kl(other, scores), limit, f"engine {engine} after its restart")
-                self._scores[engine] = scores
+                self.scores[engine] = scores
         except (RunError, KeyError) as error:
             if isinstance(error, RunError) and error.kind == "trust":
                 raise

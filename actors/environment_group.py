@@ -33,9 +33,9 @@ class EnvironmentGroup:
     Ray restarts the process of a worker under the same handle. Its groups are lost, and each is reported.
     """
 
-    def __init__(self, workers: Mapping[str, Sequence[Any]], config: Config) -> None:
+    def __init__(self, workers: Mapping[str, Sequence[Any]], engines: Sequence[Any], config: Config) -> None:
         self._workers = {name: [Worker(actor) for actor in actors] for name, actors in workers.items()}
-        self._config, self._limits = config, config.limits
+        self._engines, self._config, self._limits = engines, config, config.limits
         self._restarts = dict.fromkeys(workers, 0)
         self._backlog: list[Send] = []
         self._where: dict[Any, Worker] = {}
@@ -52,11 +52,13 @@ class EnvironmentGroup:
 
     @property
     def references(self) -> list[Any]:
-        """What a change may come from: groups under way, and workers on their way back."""
-        restarting = [
-            w.restart for workers in self._workers.values() for w in workers if w.restart is not None
-        ]
-        return [*self._where, *restarting]
+        """Groups under way."""
+        return list(self._where)
+
+    @property
+    def restarting(self) -> list[Any]:
+        """Workers on their way back."""
+        return [w.restart for workers in self._workers.values() for w in workers if w.restart is not None]
 
     def begin(self, send: Send) -> None:
         """Roll a group out on the worker with the fewest; later, if all of its environment are restarting."""
@@ -65,7 +67,7 @@ class EnvironmentGroup:
             self._backlog.append(send)
             return
         worker = min(there, key=lambda w: len(w.running))
-        reference = worker.actor.run_group.remote(send)
+        reference = worker.actor.run_group.remote(send, self._engines[send.engine])
         worker.running[reference] = send
         self._where[reference] = worker
         self._deadlines[reference] = time.monotonic() + self._limits.group + GRACE_SECONDS
@@ -76,15 +78,19 @@ class EnvironmentGroup:
         Raises:
             RunError: it failed `faults.attempts` times.
         """
+        problem = RunError("environment", f"no answer for prompt {prompt.index} of {prompt.environment}")
         for attempt in range(1, self._config.faults.attempts + 1):
+            for restarting in self.restarting:
+                ray.wait([restarting], timeout=self._limits.engine_start)
+                self.come_back(restarting)
             self.begin(Send(prompt, engine=0, version=version, attempt=attempt))
             reference = self.references[0]
-            ray.wait([reference], timeout=self._limits.group + GRACE_SECONDS)
-            received = self.receive(reference)
-            if received is not None and isinstance(received[1], Group):
-                return received[1]
-        assert received is not None
-        raise received[1]
+            there, _ = ray.wait([reference], timeout=self._limits.group + GRACE_SECONDS)
+            result = self.receive(reference)[1] if there else problem
+            if isinstance(result, Group):
+                return result
+            problem = result
+        raise problem
 
     def cancel(self, send: Send) -> None:
         """Give a group up; nothing more is heard of it."""
@@ -99,16 +105,9 @@ class EnvironmentGroup:
             self.cancel(send)
         self._backlog.clear()
 
-    def receive(self, reference: Any) -> tuple[Send, Group | RunError] | None:
-        """What came of a reference that is there; None where it was a worker that is back.
-
-        Raises:
-            RunError: a worker does not come back.
-        """
-        worker = self._where.get(reference)
-        if worker is None:
-            self._come_back(reference)
-            return None
+    def receive(self, reference: Any) -> tuple[Send, Group | RunError]:
+        """What came of a group's reference that is there."""
+        worker = self._where[reference]
         send = worker.running[reference]
         self._forget(reference)
         what = f"environment worker of {send.prompt.environment}, prompt {send.prompt.index}"
@@ -159,7 +158,12 @@ class EnvironmentGroup:
         worker.restart = worker.actor.size.options(max_task_retries=-1).remote()
         worker.restart_deadline = time.monotonic() + self._limits.engine_start
 
-    def _come_back(self, reference: Any) -> None:
+    def come_back(self, reference: Any) -> None:
+        """A worker is there again.
+
+        Raises:
+            RunError: it is not.
+        """
         for name, workers in self._workers.items():
             for worker in workers:
                 if worker.restart == reference:

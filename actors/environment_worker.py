@@ -24,8 +24,8 @@ from rezero_ray.schedule import Send
 class EnvironmentWorker:
     """One environment in one process; many groups at a time."""
 
-    def __init__(self, config: Config, environment: EnvConfig, engines: list[Any]) -> None:
-        self._config, self._settings, self._engines = config, environment, engines
+    def __init__(self, config: Config, environment: EnvConfig) -> None:
+        self._config, self._settings = config, environment
         self._chat = ChatTokenizer.load(
             config.model.name, trust_remote_code=config.trainer.model.trust_remote_code
         )
@@ -39,8 +39,8 @@ class EnvironmentWorker:
         """Number of training examples."""
         return len(self._dataset)
 
-    async def run_group(self, send: Send) -> Group:
-        """Roll out and score one prompt's group under one policy version.
+    async def run_group(self, send: Send, engine: Any) -> Group:
+        """Roll out and score one prompt's group under one policy version; `engine` is a `RolloutEngine`'s handle.
 
         Raises:
             RunError: the environment broke or took longer than `limits.group`, or the engine failed.
@@ -51,13 +51,13 @@ class EnvironmentWorker:
         limit = self._config.limits.group
         try:
             async with asyncio.timeout(limit):
-                rollouts = await self._roll_out(send)
+                rollouts = await self._roll_out(send, engine)
         except TimeoutError:
             raise self._broken(send, f"no score within limits.group = {limit:.0f} s") from None
         return Group(prompt=send.prompt, rollouts=rollouts, seconds=time.monotonic() - started)
 
-    async def _roll_out(self, send: Send) -> list[Rollout]:
-        client = PolicyClient(self._engines[send.engine], self._chat, self._config, send.prompt, send.version)
+    async def _roll_out(self, send: Send, engine: Any) -> list[Rollout]:
+        client = PolicyClient(engine, self._chat, self._config, send.prompt, send.version)
         example = self._dataset[send.prompt.example]
         size = self._config.orchestrator.rollouts_per_example
         rows = [{**example, "rezero_rollout": number} for number in range(size)]

@@ -93,26 +93,26 @@ class RolloutStream:
         for send in self._schedule.sends():
             self._spans[send.prompt.index] = (time.monotonic(), 0.0)
             self._environments.begin(send)
-        references = [*others, *self._environments.references, *self._engines.references]
+        self._look_at_deadlines()
+        engines, workers = set(self._engines.references), set(self._environments.restarting)
+        groups = set(self._environments.references)
+        references = [*others, *groups, *engines, *workers]
         if not references:
             raise RunError("cluster", "nothing is under way and the step has no batch")
         there, _ = ray.wait(references, num_returns=1, timeout=POLL_SECONDS)
         if there:
             there, _ = ray.wait(references, num_returns=len(references), timeout=0)
-        self._look_at_deadlines()
-        coming_back, besides = set(self._engines.references), set(others)
         for reference in there:
-            if reference in coming_back:
-                self._engine_back(reference)
-            elif reference not in besides:
+            if reference in groups:
                 self._receive(reference)
-        return [reference for reference in there if reference in besides]
+            elif reference in workers:
+                self._environments.come_back(reference)
+            elif reference in engines:
+                self._engine_back(reference)
+        return [reference for reference in there if reference in others]
 
     def _receive(self, reference: Any) -> None:
-        received = self._environments.receive(reference)
-        if received is None:
-            return
-        send, result = received
+        send, result = self._environments.receive(reference)
         if isinstance(result, RunError):
             self._failed(send, result)
             return
@@ -122,11 +122,11 @@ class RolloutStream:
             self._listener.group(result)
 
     def _failed(self, send: Send, error: RunError) -> None:
+        begun, _ = self._spans.pop(send.prompt.index)
         if error.kind == "engine":
-            self._engines.lose(send.engine, error.message)
+            self._engines.lose(send.engine, error.message, begun)
         else:
             self.faults[error.kind] += 1
-        self._spans.pop(send.prompt.index, None)
         if not self._schedule.failed(send.prompt.index):
             self._listener.say(f"prompt {send.prompt.index} is sent again: {error.message}")
             return

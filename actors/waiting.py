@@ -39,9 +39,14 @@ def result_of(reference: Any, what: str, *, kind: Kind = "cluster") -> Any:
         cause = error.cause if isinstance(error.cause, Exception) else error
         if isinstance(cause, RunError):
             raise cause from error
-        raise RunError(kind, f"{what} failed: {type(cause).__name__}: {cause}") from error
+        raise RunError(kind, f"{what} failed: {type(cause).__name__}: {_last_line(cause)}") from error
     except RayActorError as error:
         raise ProcessDied(kind, f"{what}: the process died: {_first_line(error)}") from error
+
+
+def _last_line(error: Exception) -> str:
+    """Ray puts the whole traceback into the message; it ends with what was said."""
+    return str(error).strip().rpartition("\n")[2]
 
 
 def _first_line(error: Exception) -> str:

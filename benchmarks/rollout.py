@@ -30,7 +30,8 @@ from measurement import cpus, hand_in, machine, measure_apart, print_table, vers
 from workload import COMPLETIONS, MODEL, PROMPTS, TOKENS, benchmark_config
 
 from rezero_ray.config import Config
-from rezero_ray.records import Adapter, Prompt
+from rezero_ray.records import Adapter, Group, Prompt
+from rezero_ray.schedule import Send
 
 TARGET = 0.8
 FIGURES = {
@@ -68,13 +69,25 @@ def measure_actors(config: Config, rounds: int) -> dict[str, Any]:
         engines.publish(0, adapter)
 
         def run(number: int) -> list[int]:
-            groups = environments.collect(prompts_of(number), 0, lambda _: None)
-            errors = [group.error for group in groups if group.error]
-            if errors:
-                raise RuntimeError(errors[0])
-            return [sum(rollout.loss_mask) for group in groups for rollout in group.rollouts]
+            for prompt in prompts_of(number):
+                environments.begin(Send(prompt, engine=0, version=0, attempt=1))
+            return [sum(rollout.loss_mask) for group in received(environments) for rollout in group.rollouts]
 
         return {"rounds": timed_rounds(rounds, run), "lora_operation": lora_operation()}
+
+
+def received(environments: Any) -> list[Group]:
+    """All groups under way, when they are there."""
+    import ray
+
+    groups = []
+    while environments.references:
+        there, _ = ray.wait(environments.references, num_returns=1)
+        _, result = environments.receive(there[0])
+        if not isinstance(result, Group):
+            raise result
+        groups.append(result)
+    return groups
 
 
 @contextmanager
@@ -82,19 +95,20 @@ def seated(config: Config, cluster_cpus: float) -> Iterator[tuple[Any, Any]]:
     """Engine and environment worker of a run, without its learner ranks."""
     from ray.util.placement_group import remove_placement_group
 
+    from actors.engine_group import EngineGroup
     from actors.environment_group import EnvironmentGroup
     from actors.environment_worker import EnvironmentWorker
     from actors.placement import reserve, seat, seating
-    from actors.rollout_engine import EngineGroup, RolloutEngine
+    from actors.rollout_engine import RolloutEngine
     from actors.waiting import wait_all
 
     plan = seating(config, "cpu", cpus=cluster_cpus)
     group = reserve(plan, config.limits.cluster)
     engines = EngineGroup([seat(RolloutEngine, group, plan.engines[0]).remote(config, 0, "cpu")], config)
     worker = seat(EnvironmentWorker, group, plan.workers[0], max_concurrency=1000).remote(
-        config, config.orchestrator.env[0], engines.handles
+        config, config.orchestrator.env[0]
     )
-    environments = EnvironmentGroup({ENVIRONMENT_ID: [worker]}, config)
+    environments = EnvironmentGroup({ENVIRONMENT_ID: [worker]}, engines.handles, config)
     try:
         wait_all(engines.start(), config.limits.engine_start, "the rollout engine to load the model")
         environments.sizes()

@@ -2,11 +2,12 @@
 
     python benchmarks/step_vs_trl.py [--steps 3] [--trl 64 16] [--dotted.key value ...]
 
-SmolLM2-135M-Instruct in float32, LoRA of rank 16 on q, k, v, o, 8 prompts x 8 completions x 64 tokens. One
-step warms up, then `--steps` timed ones whose median counts.
+SmolLM2-135M-Instruct (bfloat16 where the processor multiplies it, else float32), LoRA of rank 16 on q, k, v, o,
+8 prompts x 8 completions x 64 tokens. One step warms up, then `--steps` timed ones whose median counts.
 
-- `ours`: `run_training` with the CPU overlay: one engine and three ZeRO-3 ranks. The step is `time/step` of
-  metrics.jsonl: rollouts with rewards, training, publishing the adapter and the proof that it took effect.
+- `ours`: `run_training` with the CPU overlay: one engine and one ZeRO-3 rank a CPU, at most three. The step is
+  `time/step` of metrics.jsonl: rollouts with rewards, training, publishing the adapter and the proof that it
+  took effect.
 - `trl_<n>`: TRL without vLLM, as it is used on a CPU, with n sequences a micro-batch and all CPUs as threads,
   no gradient checkpointing, no KL term. The step is what lies between the callbacks on_step_begin and
   on_step_end: generation, rewards, update. The fastest n stands for TRL.
@@ -37,13 +38,31 @@ MICRO_BATCHES = (64, 16)
 """Sequences that TRL takes at a time: all of them, for which it wants some 12 GiB, or fewer."""
 
 
+def step_config(overrides: Sequence[str], *, output: str = "runs/benchmark") -> Config:
+    """The benchmarks' load, set up as one would train it on this machine; overrides win."""
+    ranks = list(range(1, 1 + min(3, cpus())))
+    ours = {
+        "trainer_gpu_ids": str(ranks),
+        "trainer.micro_batch_tokens": "2048",  # a rank's whole share of a step in one or two passes
+        "model.dtype": native_dtype(),
+    }
+    flags = [part for key, value in ours.items() for part in (f"--{key}", value)]
+    return benchmark_config([*flags, *overrides], output=output)
+
+
+def native_dtype() -> str:
+    """bfloat16 where the processor multiplies it, float32 elsewhere."""
+    flags = Path("/proc/cpuinfo").read_text().split()
+    return "bfloat16" if {"avx512_bf16", "amx_bf16"} & set(flags) else "float32"
+
+
 def measure_ours(steps: int, overrides: list[str]) -> dict[str, Any]:
     """A run of 1 + `steps` steps; every figure is read from its metrics.jsonl."""
     from rezero_ray.run import run_training
 
     with tempfile.TemporaryDirectory() as folder:
         output = str(Path(folder, "run"))
-        config = benchmark_config(["--max_steps", str(steps + 1), *overrides], output=output)
+        config = step_config(["--max_steps", str(steps + 1), *overrides], output=output)
         if run_training(config, resume=False) != 0:
             raise RuntimeError("the run failed")
         rows = [json.loads(line) for line in Path(output, "metrics.jsonl").read_text().splitlines()]
@@ -62,7 +81,7 @@ def measure_trl(steps: int, overrides: list[str], micro_batch: int) -> dict[str,
     from trl import GRPOTrainer
 
     torch.set_num_threads(cpus())
-    config = benchmark_config(overrides)
+    config = step_config(overrides)
 
     class Clock(TrainerCallback):
         seconds: list[float] = []  # noqa: RUF012
@@ -164,7 +183,7 @@ def summary(figure: dict[str, Any]) -> dict[str, Any]:
 
 def compare(steps: int, micro_batches: Sequence[int], overrides: list[str]) -> int:
     """Measure ours and TRL's, print and write them. Returns the exit status."""
-    config, about = benchmark_config(overrides), machine()
+    config, about = step_config(overrides), machine()
     common = ["--steps", str(steps), *overrides]
     figures = {}
     for name in ("ours", *(f"trl_{size}" for size in micro_batches)):
@@ -178,7 +197,12 @@ def compare(steps: int, micro_batches: Sequence[int], overrides: list[str]) -> i
     reached = ratio <= TARGET
     print(f"target: ours / {fastest} <= {TARGET}: {ratio}, {'reached' if reached else 'MISSED'}")
     load = {"prompts": PROMPTS, "completions": COMPLETIONS, "tokens": TOKENS, "timed_steps": steps}
-    load |= {"model": MODEL.name, "dtype": config.model.dtype, "lora_rank": config.trainer.model.lora.rank}
+    load |= {
+        "ranks": len(config.trainer_gpu_ids),
+        "model": MODEL.name,
+        "dtype": config.model.dtype,
+        "lora_rank": config.trainer.model.lora.rank,
+    }
     result = {"load": load, "figures": figures, "fastest_trl": fastest, "ours_of_trl": ratio}
     result |= {"target": TARGET, "reached": reached, "versions": versions(), "machine": about}
     write_result("step_vs_trl", result)

@@ -7,7 +7,7 @@ from actors.crew import Crew, start_crew
 from actors.rollout_stream import RolloutStream
 from infra import start_cluster
 from rezero_ray import checkpoint
-from rezero_ray.agreement import require_match
+from rezero_ray.agreement import mismatch_kl, require_match
 from rezero_ray.batch import build_batch
 from rezero_ray.canary import run_canary
 from rezero_ray.checkpoint_writer import CheckpointWriter
@@ -17,7 +17,7 @@ from rezero_ray.interruption import StopRequest
 from rezero_ray.preflight.machine import this_machine
 from rezero_ray.records import Adapter
 from rezero_ray.reporting.reporter import Reporter
-from rezero_ray.reporting.step_metrics import StepLosses, StepTimes, step_metrics
+from rezero_ray.reporting.step_metrics import FAULTS, StepLosses, StepTimes, step_metrics
 from rezero_ray.run_directory import RunDirectory
 from rezero_ray.sampler import PromptSampler
 from rezero_ray.schedule import RolloutSchedule, limits_of
@@ -72,6 +72,7 @@ class Training(ExitStack):
                 on_saved=lambda p: reporter.say(f"checkpoint {p}"),
             )
         )
+        self._probe: list[int] = []
         self._learner_restarts = 0
         self._step_began = time.monotonic()
 
@@ -80,15 +81,15 @@ class Training(ExitStack):
         self._begin(resume=resume)
         self._reporter.ready(self._crew.parameters, self._crew.bundles, self._schedule.version)
         with self._reporter.phase("canary"):
-            probe = self._check_agreement()
-        self._crew.engines.watch(self._schedule.version, probe)
+            self._probe = self._check_agreement()
+        self._crew.engines.watch(self._schedule.version, self._probe)
         self._stop.armed = True
         self._step_began = time.monotonic()
         while self._schedule.version < self._config.max_steps and not self._stop.requested:
             try:
                 self._step()
             except RunError as error:
-                self._recover(error, probe)
+                self._recover(error)
         self._saver.finish()
 
     def _step(self) -> None:
@@ -101,10 +102,13 @@ class Training(ExitStack):
             running = crew.learners.begin_step(batch, step)
             what = f"learner ranks at step {step}"
             report = self._stream.meanwhile(running, config.limits.train_step, what, "learner")[0]
-            require_match(report.metrics["mismatch_kl"], config.trust.max_mismatch_kl, f"step {step}")
+            if config.orchestrator.max_async_level == 0:
+                require_match(report.metrics["mismatch_kl"], config.trust.max_mismatch_kl, f"step {step}")
         with self._reporter.phase("publishing") as sync:
             adapter = crew.learners.adapter()
             crew.engines.publish(step, adapter)
+            if config.orchestrator.max_async_level > 0:
+                self._require_same_policy(step)
         losses = self._losses()
         self._schedule.trained()
         self._directory.add_rollouts(step, groups, batch.advantages)
@@ -119,6 +123,14 @@ class Training(ExitStack):
         self._reporter.step(step_metrics(groups, batch, report, times, losses), groups)
         if step in (config.max_steps,) or step % config.ckpt.interval == 0 or self._stop.requested:
             self._save(step, adapter)
+
+    def _require_same_policy(self, version: int) -> None:
+        """Compare engines and learner on the probe. The step's own `mismatch_kl` will not do where rollouts are older
+        than the learner: it holds what the policy has changed since."""
+        learner = self._crew.learners.logprobs(self._probe)
+        for scores in self._crew.engines.scores.values():
+            limit = self._config.trust.max_mismatch_kl
+            require_match(mismatch_kl(learner, scores), limit, f"policy version {version}")
 
     def _losses(self) -> StepLosses:
         """What the step under way had to do without; counted anew from here."""
@@ -139,7 +151,7 @@ class Training(ExitStack):
         self._directory.rewind(done)
         self._crew.engines.publish(done, self._crew.learners.adapter())
 
-    def _recover(self, error: RunError, probe: list[int]) -> None:
+    def _recover(self, error: RunError) -> None:
         """A learner that failed is started again, and the run goes back to the newest checkpoint. All else goes on
         to the caller: engines and environment workers come back by themselves, within the step."""
         if error.kind != "learner" or self._learner_restarts >= self._config.faults.restarts:
@@ -147,13 +159,16 @@ class Training(ExitStack):
         self._learner_restarts += 1
         self._stream.faults["learner"] += 1
         self._reporter.say(f"the learner was lost and starts again: {error.message}")
+        rows = self._directory.metrics()
         with self._reporter.phase("starting the learner again"):
             self._stream.abandon()
             self._saver.finish()
             self._crew.learners.restart()
             self._crew.engines.reset()
             self._begin(resume=True)
-            self._crew.engines.watch(self._schedule.version, probe)
+            for row in rows[self._schedule.version :]:  # taken again, and what broke in them stays counted
+                self._stream.faults.update({kind: row[f"errors/{kind}"] for kind in FAULTS})
+            self._crew.engines.watch(self._schedule.version, self._probe)
 
     def _check_agreement(self) -> list[int]:
         """The start-up canary. Returns its probe, the ids of one real prompt and completion."""

@@ -94,6 +94,7 @@ class RolloutSchedule:
         self.version = 0
         self._waiting: list[tuple[int, Prompt]] = []
         self._in_flight: dict[int, Send] = {}
+        self._begun_in_flight: Counter[int] = Counter()
         self._ready: dict[int, Group] = {}
         self._training = 0
         self._attempts: Counter[int] = Counter()
@@ -141,10 +142,12 @@ class RolloutSchedule:
         """
         self._sampler.restore(state.sampler)
         self.version = version
-        self._in_flight, self._training = {}, 0
-        fresh = [g for g in state.ready if version - g.policy_version <= self._limits.max_async_level]
-        kept = sorted(fresh, key=lambda g: (g.policy_version, g.prompt.index))[: self._window()]
-        self._ready = {group.prompt.index: group for group in kept}
+        self._in_flight, self._begun_in_flight, self._training = {}, Counter(), 0
+        self._ready = {}
+        for group in sorted(state.ready, key=lambda g: (g.policy_version, g.prompt.index)):
+            steps_left = group.policy_version + self._limits.max_async_level + 1 - version
+            if len(self._ready) < min(steps_left * self._limits.batch_size, self._window()):
+                self._ready[group.prompt.index] = group
         again = [group.prompt for group in state.ready if group.prompt.index not in self._ready]
         self._waiting = sorted((prompt.index, prompt) for prompt in [*state.waiting, *again])
         self._attempts = Counter(state.attempts)
@@ -161,6 +164,7 @@ class RolloutSchedule:
             send = Send(prompt, engine, self.version, self._attempts[prompt.index] + 1)
             self._in_flight[prompt.index] = send
             self._load[engine] += 1
+            self._begun_in_flight[self.version] += 1
             found.append(send)
         return found
 
@@ -217,8 +221,10 @@ class RolloutSchedule:
         """The groups of the next step, by prompt index, or None where it has to wait. They count as in training."""
         if self._training or len(self._ready) < self._limits.batch_size:
             return None
+        if any(count and begun <= self._oldest() for begun, count in self._begun_in_flight.items()):
+            return None  # one of them has to be in this step
         batch = self._earliest()
-        for steps in range(self._limits.max_async_level + 1):
+        for steps in range(1, self._limits.max_async_level + 1):
             if len(self._left_behind(batch, within=steps)) > steps * self._limits.batch_size:
                 return None
         groups = [self._ready.pop(index) for index in sorted(batch)]
@@ -251,7 +257,12 @@ class RolloutSchedule:
     def _take_back(self, index: int) -> Send:
         send = self._in_flight.pop(index)
         self._load[send.engine] -= 1
+        self._begun_in_flight[send.version] -= 1
         return send
+
+    def _oldest(self) -> int:
+        """The oldest version that the next step may be trained on."""
+        return self.version - self._limits.max_async_level
 
     def _begun(self, index: int) -> int:
         """The version that a group in flight or ready was begun on."""
@@ -266,7 +277,7 @@ class RolloutSchedule:
 
     def _left_behind(self, batch: set[int], *, within: int) -> list[int]:
         """Groups outside the batch whose last step is the next one or one of the `within` behind it."""
-        newest = self.version - self._limits.max_async_level + within
+        newest = self._oldest() + within
         return [
             index
             for index in (*self._in_flight, *self._ready)

@@ -24,6 +24,8 @@ def start(infra: LocalInfraConfig, *, gpus: int) -> Iterator[Cluster]:
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own 15 starves the run beside anything else
+    # Of ranks that fail together one error is told; Ray would print the traceback of each of the others.
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     import ray
 
     cpus = infra.num_cpus or len(os.sched_getaffinity(0))

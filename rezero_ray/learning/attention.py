@@ -2,7 +2,11 @@
 
 Sequences lie one behind the other on one axis. A segment's tokens attend causally to one another and to all of
 the segment's prefix (the prompt that the completions of a group share), to nothing else. Each segment is one call
-of `scaled_dot_product_attention` on its own slice, so no [T, T] mask is made and no masked product is computed.
+on its own slice, so no [T, T] mask is made and no masked product is computed.
+
+The call is `scaled_dot_product_attention`, but for short segments on the CPU: there torch 2.13's kernel takes 1.8 ms
+forward and backward for 64 tokens behind 45 in bfloat16 (9 heads of 64, one thread), and two plain products in
+float32 take 0.9.
 """
 
 from collections.abc import Sequence
@@ -14,6 +18,9 @@ from torch.nn.functional import scaled_dot_product_attention
 NAME = "rezero_segments"
 
 Segment = tuple[int, int, int, int]
+
+SHORT = 1 << 17
+"""Scores of one head, on the CPU, up to which they are made as a whole: half a MiB of float32."""
 
 
 def register() -> str:
@@ -43,7 +50,8 @@ def segment_attention(
         key: [1, K, T, D] with K dividing H (grouped queries).
         value: [1, K, T, V].
         attention_mask: not used; the segments say who sees whom.
-        segments: (start, end, prefix_start, prefix_end) each; together they cover T, in order.
+        segments: (start, end, prefix_start, prefix_end) each; together they cover T, in order. A prefix that is
+            not empty is a segment itself.
     Returns:
         [1, T, H, V], and None in place of the attention weights.
     """
@@ -51,18 +59,42 @@ def segment_attention(
     if repeats > 1:
         key = key.repeat_interleave(repeats, dim=1)
         value = value.repeat_interleave(repeats, dim=1)
+    dtype, plain = query.dtype, query.device.type == "cpu"
+    if plain:
+        query, key, value = query.float(), key.float(), value.float()
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    lengths = [end - start for start, end, _, _ in segments]
+    # Split, not sliced: the gradient of a slice is a tensor of zeros as long as T.
+    queries, keys, values = (tensor.split(lengths, dim=2) for tensor in (query, key, value))
+    number = {(start, end): index for index, (start, end, _, _) in enumerate(segments)}
     outputs = []
-    for start, end, prefix_start, prefix_end in segments:
-        own_query, own_key, own_value = query[:, :, start:end], key[:, :, start:end], value[:, :, start:end]
-        if prefix_start == prefix_end:
-            out = scaled_dot_product_attention(own_query, own_key, own_value, is_causal=True, scale=scaling)
+    for index, segment in enumerate(segments):
+        prefix_start, prefix_end = segment[2:]
+        own_query, own_key, own_value = queries[index], keys[index], values[index]
+        length, prefix = lengths[index], prefix_end - prefix_start
+        if prefix:
+            shared = number[prefix_start, prefix_end]
+            own_key = torch.cat((keys[shared], own_key), dim=2)
+            own_value = torch.cat((values[shared], own_value), dim=2)
+        if plain and length * (prefix + length) <= SHORT:
+            out = _plain_attention(own_query, own_key, own_value, prefix, scaling)
+        elif prefix:
+            mask = _prefix_causal_mask(length, prefix, query.device)
+            out = scaled_dot_product_attention(own_query, own_key, own_value, attn_mask=mask, scale=scaling)
         else:
-            keys = torch.cat((key[:, :, prefix_start:prefix_end], own_key), dim=2)
-            values = torch.cat((value[:, :, prefix_start:prefix_end], own_value), dim=2)
-            mask = _prefix_causal_mask(end - start, prefix_end - prefix_start, query.device)
-            out = scaled_dot_product_attention(own_query, keys, values, attn_mask=mask, scale=scaling)
+            out = scaled_dot_product_attention(own_query, own_key, own_value, is_causal=True, scale=scaling)
         outputs.append(out)
-    return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
+    return torch.cat(outputs, dim=2).transpose(1, 2).to(dtype).contiguous(), None
+
+
+def _plain_attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, prefix: int, scaling: float
+) -> torch.Tensor:
+    """[1, H, L, D] x [1, H, prefix + L, D] -> [1, H, L, V], in the precision of the arguments."""
+    hidden = ~_prefix_causal_mask(query.shape[2], prefix, query.device)
+    bias = torch.zeros(hidden.shape, dtype=query.dtype).masked_fill_(hidden, float("-inf"))
+    scores = torch.baddbmm(bias, query[0], key[0].transpose(1, 2), alpha=scaling)
+    return (scores.softmax(dim=-1) @ value[0])[None]
 
 
 def _prefix_causal_mask(length: int, prefix: int, device: torch.device) -> torch.Tensor:

@@ -40,15 +40,19 @@ class TokenLogprobs(torch.autograd.Function):
         """
         logprobs, entropies, jacobian = [], [], []
         for rows, ids in zip(hidden.split(chunk), targets.split(chunk), strict=True):
-            logits = (rows @ weight.t()).float().div_(temperature)
-            log_normalizer = logits.logsumexp(dim=-1)
+            logits = (rows @ weight.t()).float()
+            if temperature != 1.0:
+                logits.div_(temperature)
+            highest = logits.amax(dim=-1, keepdim=True)
+            weights = (logits - highest).exp_()  # not yet divided by their sum
+            total = weights.sum(dim=-1)
+            log_normalizer = highest.squeeze(1) + total.log()
             picked = logits.gather(1, ids[:, None]).squeeze(1)
-            probabilities = (logits - log_normalizer[:, None]).exp_()
             logprobs.append(picked - log_normalizer)
-            entropies.append(log_normalizer - (probabilities * logits).sum(dim=-1))
+            entropies.append(log_normalizer - torch.linalg.vecdot(weights, logits) / total)
             if ctx.needs_input_grad[0]:
-                expected = probabilities.to(weight.dtype) @ weight
-                jacobian.append((weight[ids] - expected).div_(temperature))
+                expected = (weights.to(weight.dtype) @ weight) / total[:, None]
+                jacobian.append((weight[ids] - expected).to(weight.dtype).div_(temperature))
         if jacobian:
             ctx.save_for_backward(torch.cat(jacobian))
         entropy = torch.cat(entropies)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.run.train_process import ObservedRun, TrainProcess, read_lines
+from tests.run.train_process import ObservedRun, TrainProcess, descendants, read_lines
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -211,29 +211,6 @@ def test_killed_after_step_2_it_resumes_and_ends_like_an_undisturbed_run(
     assert [row["step"] for row in rows] == [1, 2, 3]
     for step in (1, 2, 3):
         assert prompts_of(output, step) == prompts_of(finished_run.output, step)
-
-
-def test_sigterm_finishes_the_step_saves_and_leaves_with_130(tmp_path: Path) -> None:
-    run = TrainProcess(tmp_path / "stopped", "--ckpt.interval", "100", "--max_steps", "50")
-    try:
-        run.wait_for("Orchestrator Step 1:")
-        run.process.terminate()
-        assert run.wait() == 130, run.text
-    finally:
-        run.end()
-    steps = [row["step"] for row in read_lines(run.output / "metrics.jsonl")]
-    saved = [path.name for path in (run.output / "checkpoints").iterdir()]
-    assert saved == [f"step_{steps[-1]:06d}"]
-    assert json.loads((run.output / "run.json").read_text("utf-8"))["status"] == "interrupted"
-
-
-def descendants(pid: int) -> list[int]:
-    """Processes below `pid`, from /proc."""
-    found = []
-    for children in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in map(int, children.read_text("ascii").split()):
-            found += [child, *descendants(child)]
-    return found
 
 
 RAYS_OWN_AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")

@@ -67,6 +67,15 @@ class TrainProcess:
             self.process.wait(30)
 
 
+def descendants(pid: int) -> list[int]:
+    """Processes below `pid`, from /proc."""
+    found = []
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, children.read_text("ascii").split()):
+            found += [child, *descendants(child)]
+    return found
+
+
 @dataclass
 class ObservedRun:
     """A finished run and what Ray said of itself while it was under way."""

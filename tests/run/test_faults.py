@@ -1,0 +1,148 @@
+"""An overlapped run whose processes are killed one after the other, and which is then asked to stop."""
+
+import json
+import os
+import re
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.run.train_process import ROOT, TrainProcess, descendants, read_lines
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+MODEL = ROOT / "models/SmolLM2-135M-Instruct"
+
+
+class Run:
+    """What is left of it."""
+
+    def __init__(self, process: TrainProcess, status: int) -> None:
+        self.output, self.text, self.status = process.output, process.text, status
+        self.metrics = read_lines(self.output / "metrics.jsonl")
+        self.rows = {
+            row["step"]: read_lines(self.output / "rollouts" / f"step_{row['step']:06d}.jsonl")
+            for row in self.metrics
+        }
+
+    @property
+    def last(self) -> int:
+        return int(self.metrics[-1]["step"])
+
+
+def kill(run: TrainProcess, name: str) -> None:
+    """SIGKILL for one process that Ray calls `ray::NAME`."""
+    for pid in descendants(run.process.pid):
+        if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(f"ray::{name}".encode()):
+            os.kill(pid, signal.SIGKILL)
+            return
+    raise AssertionError(f"no process ray::{name}")
+
+
+def next_step(run: TrainProcess) -> None:
+    """Wait for the step after those that the console shows."""
+    seen = max(map(int, re.findall(r"Orchestrator Step (\d+):", run.text)), default=0)
+    run.wait_for(f"Orchestrator Step {seen + 1}:")
+
+
+@pytest.fixture(scope="module")
+def survivor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """Killed in turn: the engine, the environment worker, a learner rank. Then SIGTERM."""
+    run = TrainProcess(
+        tmp_path_factory.mktemp("faults") / "run",
+        *("--max_steps", "50", "--orchestrator.max_async_level", "1", "--ckpt.keep_last", "50"),
+    )
+    try:
+        next_step(run)
+        kill(run, "RolloutEngine")
+        run.wait_for("engine 0 was lost and starts again")
+        run.wait_for("engine 0 is back")
+        next_step(run)
+        kill(run, "EnvironmentWorker")
+        run.wait_for("is sent again")
+        next_step(run)
+        kill(run, "LearnerRank")
+        run.wait_for("the learner was lost and starts again")
+        run.wait_for("resumed after step")
+        next_step(run)
+        run.process.terminate()
+        yield Run(run, run.wait())
+    finally:
+        run.end()
+
+
+def test_sigterm_finishes_the_step_saves_and_leaves_with_130(survivor: Run) -> None:
+    assert survivor.status == 130, survivor.text
+    newest = max(path.name for path in (survivor.output / "checkpoints").iterdir())
+    assert newest == f"step_{survivor.last:06d}"
+    assert json.loads((survivor.output / "run.json").read_text("utf-8"))["status"] == "interrupted"
+
+
+def test_every_step_is_there_once_and_the_faults_are_counted(survivor: Run) -> None:
+    assert [row["step"] for row in survivor.metrics] == list(range(1, survivor.last + 1))
+    faults = Counter[str]()
+    for row in survivor.metrics:
+        faults.update({k: row[f"errors/{k}"] for k in ("engine", "environment", "learner")})
+    assert faults["engine"] >= 1, survivor.text
+    assert faults["environment"] >= 1, survivor.text
+    assert faults["learner"] >= 1, survivor.text
+    assert not (survivor.output / "rollouts/quarantine.jsonl").exists()
+
+
+def test_every_prompt_is_trained_once_or_still_to_be_trained(survivor: Run) -> None:
+    trained = [index for rows in survivor.rows.values() for index in {row["prompt"]["index"] for row in rows}]
+    schedule = json.loads(
+        (survivor.output / f"checkpoints/step_{survivor.last:06d}/state/run.json").read_text("utf-8")
+    )["schedule"]
+    from rezero_ray.checkpoint import load_newest
+
+    newest, passed_over = load_newest(survivor.output)
+    assert newest is not None
+    assert passed_over == []
+    to_be_trained = [p.index for p in newest.run.schedule.waiting] + [
+        group.prompt.index for group in newest.run.schedule.ready
+    ]
+    assert sorted([*trained, *to_be_trained]) == list(range(schedule["sampler"]["position"]))
+
+
+def test_rollouts_are_at_most_one_version_old_and_some_are(survivor: Run) -> None:
+    staleness = [row["staleness/max"] for row in survivor.metrics]
+    assert max(staleness) == 1
+    for step, rows in survivor.rows.items():
+        assert all(step - 1 - row["policy_version"] in (0, 1) for row in rows)
+
+
+def test_the_logprobs_of_a_rollout_are_those_of_the_version_it_names(survivor: Run) -> None:
+    """Recomputed with Transformers and the checkpoint's adapter. Under the version before they are others."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    far_from_the_version_before = 0
+    for step in range(2, survivor.last + 1):
+        row = survivor.rows[step][0]
+        version = row["policy_version"]
+        if version < 2:
+            continue
+        found = {}
+        for v in (version, version - 1):
+            base = AutoModelForCausalLM.from_pretrained(MODEL, dtype="float32")
+            adapter = survivor.output / f"checkpoints/step_{v:06d}/adapter"
+            found[v] = largest_difference(PeftModel.from_pretrained(base, str(adapter)), row)
+        assert found[version] < 5e-3
+        far_from_the_version_before += found[version - 1] > 10 * found[version]
+    assert far_from_the_version_before
+
+
+def largest_difference(model: Any, row: dict[str, Any]) -> float:
+    """Of the row's logprobs from the model's, over the tokens that the policy wrote; in nats."""
+    import torch
+
+    ids, mask = torch.tensor(row["token_ids"]), torch.tensor(row["loss_mask"][1:], dtype=torch.bool)
+    with torch.no_grad():
+        scores = model(ids[None]).logits[0, :-1].log_softmax(-1)
+    own = scores.gather(1, ids[1:, None]).squeeze(1)
+    return float((own - torch.tensor(row["logprobs"][1:]))[mask].abs().max())
