@@ -17,6 +17,7 @@ from rezero_ray.config.schema import Config, EnvConfig
 from rezero_ray.environments_index import load_environment
 from rezero_ray.errors import RunError
 from rezero_ray.records import Group, Rollout, Turn
+from rezero_ray.rubric_faults import guard_rubric
 from rezero_ray.schedule import Send
 
 
@@ -34,6 +35,7 @@ class EnvironmentWorker:
     def _build(self) -> None:
         self._environment = load_environment(self._settings.id, self._settings.args)
         self._dataset = self._environment.get_dataset()
+        self._faults = guard_rubric(self._environment.rubric)
 
     async def size(self) -> int:
         """Number of training examples."""
@@ -91,6 +93,7 @@ class EnvironmentWorker:
         if reward is None or not lowest <= reward <= highest:
             raise ValueError(
                 f"the reward is {reward}, outside the environment's reward_range = [{lowest}, {highest}]"
+                + (f"; {self._faults.latest}" if self._faults.latest else "")
             )
         turns = [_turn(step) for step in output["trajectory"]]
         if not turns:

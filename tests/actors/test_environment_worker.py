@@ -1,0 +1,146 @@
+"""Claims about environments that break: never a reward. The worker is the real one, outside Ray; a script stands in
+for the engine, because what is claimed is about the environment."""
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.environment_worker import EnvironmentWorker
+from actors.rollout_engine import Completion
+from rezero_ray.errors import RunError
+from rezero_ray.records import Group, Prompt
+from rezero_ray.schedule import Send
+from tests.record_builders import SMOLLM2, make_config
+
+MODULE = """
+import asyncio
+import verifiers as vf
+from datasets import Dataset
+
+BUILT = 0
+
+def load_environment(fault: str) -> vf.Environment:
+    global BUILT
+    BUILT += 1
+    fresh = BUILT > 1
+
+    async def score(completion) -> float:
+        if fault == "raises":
+            raise ZeroDivisionError("no tests were run")
+        if fault == "raises once" and not fresh:
+            raise ZeroDivisionError("no tests were run")
+        if fault == "hangs":
+            await asyncio.sleep(3600)
+        return {"nan": float("nan"), "none": None, "huge": 1e9, "infinite": float("inf")}.get(fault, 0.5)
+
+    async def all_scores(completions) -> list[float]:
+        if fault == "group raises":
+            raise ValueError("no two alike")
+        return [0.0] * len(completions)
+
+    rows = [{"prompt": [{"role": "user", "content": f"Say {i}."}], "answer": ""} for i in range(4)]
+    return vf.SingleTurnEnv(dataset=Dataset.from_list(rows), rubric=vf.Rubric(funcs=[score, all_scores]))
+"""
+
+
+class ScriptedEngine:
+    """Answers every request with two tokens; `fails`: as an engine whose core has died."""
+
+    def __init__(self, *, fails: bool = False) -> None:
+        self.fails = fails
+
+    @property
+    def generate(self) -> "ScriptedEngine":
+        return self
+
+    async def remote(self, version: int, ids: list[int], max_tokens: int, seed: int) -> Completion:
+        if self.fails:
+            raise RuntimeError("EngineDeadError")
+        return Completion(token_ids=[28, 2], logprobs=[-0.5, -0.1], finish_reason="stop")
+
+
+@pytest.fixture
+def fragile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The environment `fragile`, importable."""
+    (tmp_path / "fragile.py").write_text(MODULE, "utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    sys.modules.pop("fragile", None)
+
+
+def worker_of(fault: str, **changes: Any) -> Any:
+    config = make_config(
+        model__name=str(SMOLLM2),
+        orchestrator__env=[{"id": "fragile", "args": {"fault": fault}}],
+        **changes,
+    )
+    plain_class = EnvironmentWorker.__ray_metadata__.modified_class
+    return plain_class(config, config.orchestrator.env[0])
+
+
+def run(worker: Any, *, attempt: int = 1, engine: ScriptedEngine | None = None) -> Group:
+    send = Send(Prompt(index=3, environment="fragile", example=1), engine=0, version=7, attempt=attempt)
+    group: Group = asyncio.run(worker.run_group(send, engine or ScriptedEngine()))
+    return group
+
+
+@pytest.mark.usefixtures("fragile")
+def test_a_sound_environment_gives_rollouts_of_the_version_asked_for() -> None:
+    group = run(worker_of("none of them"))
+    assert [rollout.reward for rollout in group.rollouts] == [0.5, 0.5]
+    assert group.policy_version == 7
+
+
+@pytest.mark.usefixtures("fragile")
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("raises", "score raised ZeroDivisionError: no tests were run"),
+        ("group raises", "all_scores raised ValueError: no two alike"),
+        ("none", "score raised TypeError"),
+        ("nan", "the reward is nan, outside"),
+        ("huge", "the reward is 1000000000.0, outside"),
+        ("infinite", "the reward is inf, outside"),
+    ],
+)
+def test_a_rubric_that_breaks_is_an_error_and_never_a_reward(fault: str, said: str) -> None:
+    with pytest.raises(RunError, match="fragile, prompt 3") as found:
+        run(worker_of(fault))
+    assert found.value.kind == "environment"
+    assert said in found.value.message
+
+
+@pytest.mark.usefixtures("fragile")
+def test_one_that_hangs_is_given_up_after_the_limit() -> None:
+    with pytest.raises(RunError, match=r"no score within limits\.group = 1 s") as found:
+        run(worker_of("hangs", limits__group=1.0))
+    assert found.value.kind == "environment"
+
+
+@pytest.mark.usefixtures("fragile")
+def test_the_next_attempt_sees_a_freshly_built_environment() -> None:
+    worker = worker_of("raises once")
+    with pytest.raises(RunError):
+        run(worker)
+    assert [rollout.reward for rollout in run(worker, attempt=2).rollouts] == [0.5, 0.5]
+
+
+@pytest.mark.usefixtures("fragile")
+def test_an_engine_that_fails_is_the_engines_error() -> None:
+    with pytest.raises(RunError, match="EngineDeadError") as found:
+        run(worker_of("none of them"), engine=ScriptedEngine(fails=True))
+    assert found.value.kind == "engine"
+
+
+@pytest.mark.usefixtures("fragile")
+def test_a_wider_reward_range_is_taken_at_its_word() -> None:
+    config = make_config(
+        model__name=str(SMOLLM2),
+        orchestrator__env=[{"id": "fragile", "args": {"fault": "huge"}, "reward_range": (0.0, 1e10)}],
+    )
+    worker = EnvironmentWorker.__ray_metadata__.modified_class(config, config.orchestrator.env[0])
+    assert [rollout.reward for rollout in run(worker).rollouts] == [1e9, 1e9]
