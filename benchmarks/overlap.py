@@ -149,6 +149,7 @@ def measure(level: int, steps: int) -> dict[str, Any]:
     from actors.environment_group import EnvironmentGroup
     from actors.learner_rank import LearnerGroup
     from infra import start_cluster
+    from rezero_ray.checkpoint_writer import CheckpointWriter
     from rezero_ray.interruption import StopRequest
     from rezero_ray.reporting.reporter import Reporter
     from rezero_ray.run import Training
@@ -167,15 +168,16 @@ def measure(level: int, steps: int) -> dict[str, Any]:
         environments = EnvironmentGroup({config.orchestrator.env[0].id: [worker]}, engines.handles, config)
         crew = Crew(engines, learners, environments, learners.start(), [])
         marks: list[tuple[float, float]] = []
-        with Training(config, crew, directory, reporter, stop) as training:
-            whole_step = training._step
+        saver = stack.enter_context(CheckpointWriter(directory.path, 3, reporter.checkpoint))
+        training = Training(config, crew, directory, reporter, saver, stop)
+        whole_step = training._step
 
-            def timed_step() -> None:
-                whole_step()
-                marks.append((time.monotonic(), time.process_time()))
+        def timed_step() -> None:
+            whole_step()
+            marks.append((time.monotonic(), time.process_time()))
 
-            training._step = timed_step  # type: ignore[method-assign]
-            training.run(resume=False)
+        training._step = timed_step  # type: ignore[method-assign]
+        training.run(resume=False)
         rows = directory.metrics()
     (begun, cpu_begun), (ended, cpu_ended) = marks[1], marks[-1]
     return {

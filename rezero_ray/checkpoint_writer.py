@@ -13,7 +13,7 @@ from rezero_ray.records import Adapter
 class CheckpointWriter:
     """One checkpoint at a time, in a thread of its own; leaving the context waits for the last."""
 
-    def __init__(self, output_dir: Path, *, keep_last: int, on_saved: Callable[[Path], None]) -> None:
+    def __init__(self, output_dir: Path, keep_last: int, on_saved: Callable[[Path], None]) -> None:
         self._output_dir, self._keep_last, self._on_saved = output_dir, keep_last, on_saved
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None

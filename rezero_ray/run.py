@@ -39,8 +39,9 @@ def run_training(config: Config, *, resume: bool) -> int:
             stop = stack.enter_context(StopRequest())
             reporter.cluster(cluster.dashboard, cluster.logs)
             crew = stack.enter_context(start_crew(config, device, cpus=cluster.cpus))
-            with Training(config, crew, directory, reporter, stop) as training:
-                training.run(resume=resume)
+            saver = CheckpointWriter(directory.path, config.ckpt.keep_last, reporter.checkpoint)
+            stack.enter_context(saver)
+            Training(config, crew, directory, reporter, saver, stop).run(resume=resume)
             status, code = ("interrupted", INTERRUPTED) if stop.requested else ("done", DONE)
         except RunError as error:
             reporter.say(f"failed: {error}")
@@ -52,26 +53,24 @@ def run_training(config: Config, *, resume: bool) -> int:
     return code
 
 
-class Training(ExitStack):
+class Training:
     """The loop over steps. What it carries from one to the next is in the schedule: see `rezero_ray.schedule`."""
 
     def __init__(
-        self, config: Config, crew: Crew, directory: RunDirectory, reporter: Reporter, stop: StopRequest
+        self,
+        config: Config,
+        crew: Crew,
+        directory: RunDirectory,
+        reporter: Reporter,
+        saver: CheckpointWriter,
+        stop: StopRequest,
     ) -> None:
-        super().__init__()
         self._config, self._crew, self._directory = config, crew, directory
-        self._reporter, self._stop = reporter, stop
+        self._reporter, self._saver, self._stop = reporter, saver, stop
         self._sizes = crew.environments.sizes()
         self._schedule = RolloutSchedule(self._sampler_at_the_start(), limits_of(config))
         self._start = self._schedule.state()
         self._stream = RolloutStream(self._schedule, crew.environments, crew.engines, config, reporter)
-        self._saver = self.enter_context(
-            CheckpointWriter(
-                directory.path,
-                keep_last=config.ckpt.keep_last,
-                on_saved=lambda p: reporter.say(f"checkpoint {p}"),
-            )
-        )
         self._probe: list[int] = []
         self._learner_restarts = 0
         self._step_began = time.monotonic()
@@ -121,7 +120,7 @@ class Training(ExitStack):
             sync=sync.seconds,
         )
         self._reporter.step(step_metrics(groups, batch, report, times, losses), groups)
-        if step in (config.max_steps,) or step % config.ckpt.interval == 0 or self._stop.requested:
+        if step == config.max_steps or step % config.ckpt.interval == 0 or self._stop.requested:
             self._save(step, adapter)
 
     def _require_same_policy(self, version: int) -> None:

@@ -47,6 +47,7 @@ class RunDirectory:
             "config_id": config_id(config),
             "started": previous.get("started") or _now(),
             "ended": None,
+            "phase": None,
             "status": "running",
             "versions": _versions(),
             "hardware": {"device": device, "cpus": os.cpu_count(), "machine": platform.machine()},
@@ -62,7 +63,7 @@ class RunDirectory:
         self._write("run.json", json.dumps(self.run, indent=2) + "\n")
 
     def end(self, status: str) -> None:
-        self.update(status=status, ended=_now())
+        self.update(status=status, ended=_now(), phase=None)
 
     def rewind(self, step: int) -> None:
         """Forget what was recorded after `step`: those steps are taken again."""

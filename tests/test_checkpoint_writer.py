@@ -28,7 +28,7 @@ def test_the_caller_goes_on_while_it_is_written(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(checkpoint, "save", slow_save)
     saved: list[Path] = []
-    with CheckpointWriter(tmp_path, keep_last=3, on_saved=saved.append) as writer:
+    with CheckpointWriter(tmp_path, 3, saved.append) as writer:
         writer.begin(state(1), b"learner", make_adapter())
         assert saved == []
         may_write.set()
@@ -40,7 +40,7 @@ def test_the_caller_goes_on_while_it_is_written(tmp_path: Path, monkeypatch: pyt
 
 
 def test_leaving_waits_for_the_last_one(tmp_path: Path) -> None:
-    with CheckpointWriter(tmp_path, keep_last=3, on_saved=lambda _: None) as writer:
+    with CheckpointWriter(tmp_path, 3, lambda _: None) as writer:
         for step in (1, 2):
             writer.begin(state(step), b"learner", make_adapter())
     found, passed_over = load_newest(tmp_path)
@@ -51,7 +51,7 @@ def test_leaving_waits_for_the_last_one(tmp_path: Path) -> None:
 def test_a_full_disk_is_an_error_of_the_run_and_costs_no_earlier_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with CheckpointWriter(tmp_path, keep_last=1, on_saved=lambda _: None) as writer:
+    with CheckpointWriter(tmp_path, 1, lambda _: None) as writer:
         writer.begin(state(1), b"learner", make_adapter())
         writer.finish()
 

@@ -71,8 +71,9 @@ class Reporter:
 
     @contextmanager
     def phase(self, what: str, total: int | None = None) -> Iterator[Phase]:
-        """Show and time a part of the work."""
+        """Show and time a part of the work; run.json names the one under way."""
         self._console.begin(what, total)
+        self._directory.update(phase=what)
         phase, started = Phase(), time.monotonic()
         try:
             yield phase

@@ -29,9 +29,10 @@ def record(model: str, output: str) -> None:
     from actors.deepspeed_learner import DeepSpeedLearner
     from rezero_ray import checkpoint
     from rezero_ray.batch import build_batch, single_sequence
-    from rezero_ray.reporting.step_metrics import StepTimes, step_metrics
+    from rezero_ray.reporting.step_metrics import StepLosses, StepTimes, step_metrics
     from rezero_ray.run_directory import RunDirectory
     from rezero_ray.sampler import SamplerState
+    from rezero_ray.schedule import ScheduleState
 
     # A learning rate at which each step moves the loss of the next, on a schedule that depends on max_steps.
     changes = {"output_dir": output, "trainer__optim__lr": 0.02, "trainer__optim__schedule": "linear"}
@@ -43,10 +44,11 @@ def record(model: str, output: str) -> None:
         batch = build_batch(groups, config, ranks=1)
         report = learner.step(batch.micro_batches[0], batch.normalizers, step)
         directory.add_rollouts(step, groups, batch.advantages)
-        times = StepTimes(rollout=1.0, train=1.0, sync=1.0)
-        directory.add_metrics(step_metrics(groups, batch, report, times, policy_version=step))
+        times = StepTimes(step=3.0, rollout=1.0, wait=1.0, train=1.0, sync=1.0)
+        directory.add_metrics(step_metrics(groups, batch, report, times, StepLosses()))
         if step == SAVED:
-            run = checkpoint.RunState(step=step, seed=0, sampler=SamplerState(position=0, taken={}))
+            schedule = ScheduleState(SamplerState(position=0, taken={}), waiting=[], attempts={}, ready=[])
+            run = checkpoint.RunState(step=step, seed=0, schedule=schedule)
             adapter, state = learner.adapter(), learner.state()
             assert adapter is not None
             assert state is not None

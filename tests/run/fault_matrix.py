@@ -1,0 +1,191 @@
+"""Kills each kind of process in each phase of a step, on the real stack, and writes down what came of it.
+
+    python -m tests.run.fault_matrix [--into docs/reliability.md] [--targets engine worker ...]
+
+One run a target, of a tiny model made on the spot: in step 1 the process is killed during generation, in step 2
+during scoring, and so on. A run that has lost its controller is started again with the same command and --resume.
+Held against every run: exit status 0, every step in metrics.jsonl once, every prompt trained on once, none put aside.
+Takes about half an hour on two cores.
+"""
+
+import argparse
+import json
+import os
+import re
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from rezero_ray.models.tiny import make_tiny_llama
+from tests.run.train_process import ROOT, TrainProcess, descendants, read_lines
+
+ENVIRONMENTS = Path(__file__).parent / "environments"
+PHASES = ("generation", "scoring", "training", "publishing", "checkpoint")
+BATCH = 2
+STEPS = len(PHASES) + 1
+LONGEST = 300.0
+
+
+class Target:
+    """One kind of process: how its command line begins, and which of those that begin so."""
+
+    def __init__(self, name: str, begins: str, which: int = 0) -> None:
+        self.name, self.begins, self.which = name, begins, which
+
+    def kill(self, run: TrainProcess) -> None:
+        os.kill(self._pid(run), signal.SIGKILL)
+
+    def _pid(self, run: TrainProcess) -> int:
+        if self.name == "controller":
+            return run.process.pid
+        found = [pid for pid in descendants(run.process.pid) if _command(pid).startswith(self.begins)]
+        return sorted(found)[self.which]
+
+
+TARGETS = {
+    target.name: target
+    for target in (
+        Target("engine", "ray::RolloutEngine"),
+        Target("engine core", "VLLM::EngineCore"),
+        Target("worker", "ray::EnvironmentWorker"),
+        Target("rank 0", "ray::LearnerRank", 0),
+        Target("rank 1", "ray::LearnerRank", 1),
+        Target("rank 2", "ray::LearnerRank", 2),
+        Target("controller", ""),
+    )
+}
+
+
+class Trial:
+    """A run and the kills that it is to outlive."""
+
+    def __init__(self, folder: Path, target: Target) -> None:
+        self.target, self.marks, self.output = target, folder / "marks", folder / "run"
+        self.marks.mkdir()
+        model = make_tiny_llama(folder / "model", tokenizer_from=ROOT / "models/SmolLM2-135M-Instruct")
+        self._arguments = [
+            *("--model.name", str(model), "--max_steps", str(STEPS), "--ckpt.keep_last", "3"),
+            *("--orchestrator.max_async_level", "1", "--orchestrator.batch_size", str(BATCH)),
+            *("--orchestrator.sampling.max_tokens", "200", "--mlflow.enabled", "false"),
+            *("--orchestrator.env.0.id", "slow_scoring", "--faults.restarts", "10"),
+            *("--orchestrator.env.0.args", f'{{ marks = "{self.marks}" }}', "--faults.attempts", "10"),
+        ]
+        self.run = self._start()
+
+    def outlive(self) -> dict[str, float]:
+        """Kill in every phase. Returns the seconds from each kill to the end of the next step.
+
+        Raises:
+            AssertionError: the run did not go on, or did not end as it should.
+        """
+        seconds = {}
+        for phase in PHASES:
+            done = self._steps_done()
+            self._wait_for(phase)
+            killed = time.monotonic()
+            self.target.kill(self.run)
+            if self.target.name == "controller":
+                self.run.process.wait(30)
+                self.run = self._start("--resume")
+            self._until(lambda done=done: self._steps_done() > done, f"a step after the kill in {phase}")
+            seconds[phase] = time.monotonic() - killed
+        status = self.run.wait(LONGEST)
+        assert status == 0, self.run.text[-4000:]
+        self._holds()
+        return seconds
+
+    def _holds(self) -> None:
+        rows = read_lines(self.output / "metrics.jsonl")
+        assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
+        trained = Counter(
+            row["prompt"]["index"]
+            for step in range(1, STEPS + 1)
+            for row in read_lines(self.output / "rollouts" / f"step_{step:06d}.jsonl")
+        )
+        assert trained == Counter(dict.fromkeys(range(STEPS * BATCH), 4))
+        assert not (self.output / "rollouts/quarantine.jsonl").exists()
+
+    def _start(self, *more: str) -> TrainProcess:
+        return TrainProcess(self.output, *self._arguments, *more)
+
+    def _steps_done(self) -> int:
+        return max(map(int, re.findall(r"Orchestrator Step (\d+):", self.run.text)), default=0)
+
+    def _wait_for(self, phase: str) -> None:
+        """Until the run is in `phase`, after the start-up canary."""
+        self._until(lambda: "canary o_proj" in self.run.text, "the canary to pass")
+        if phase in ("generation", "scoring"):
+            mark, now = self.marks / phase, time.time()
+            self._until(lambda: mark.exists() and mark.stat().st_mtime > now, phase)
+        else:
+            self._until(lambda: self._phase() == phase, phase)
+
+    def _phase(self) -> str | None:
+        try:
+            phase: str | None = json.loads((self.output / "run.json").read_text("utf-8"))["phase"]
+        except (FileNotFoundError, json.JSONDecodeError):
+            return None
+        return phase
+
+    def _until(self, holds: Callable[[], bool], what: str) -> None:
+        deadline = time.monotonic() + LONGEST
+        while not holds():
+            assert self.run.process.poll() is None, f"ended, waiting for {what}:\n{self.run.text[-4000:]}"
+            assert time.monotonic() < deadline, f"no {what}:\n{self.run.text[-4000:]}"
+            time.sleep(0.005)
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text("utf-8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def matrix(names: list[str]) -> dict[str, dict[str, float]]:
+    """Seconds to the next step, by target and phase."""
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        filter(None, [str(ENVIRONMENTS), os.environ.get("PYTHONPATH")])
+    )
+    found = {}
+    for name in names:
+        with tempfile.TemporaryDirectory() as folder:
+            trial = Trial(Path(folder), TARGETS[name])
+            try:
+                found[name] = trial.outlive()
+            finally:
+                trial.run.end()
+        print(name, {phase: round(seconds, 1) for phase, seconds in found[name].items()}, flush=True)
+    return found
+
+
+def table(found: dict[str, dict[str, float]]) -> str:
+    lines = [f"| killed | {' | '.join(PHASES)} |", f"|---|{'---|' * len(PHASES)}"]
+    for name, seconds in found.items():
+        lines.append(f"| {name} | {' | '.join(f'{seconds[phase]:.0f} s' for phase in PHASES)} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--into", type=Path, help="page whose table, behind the line `<!-- matrix -->`, is replaced"
+    )
+    parser.add_argument("--targets", nargs="+", choices=list(TARGETS), default=list(TARGETS))
+    options = parser.parse_args()
+    text = table(matrix(options.targets))
+    print(text)
+    if options.into is not None:
+        head = options.into.read_text("utf-8").partition("<!-- matrix -->")[0]
+        options.into.write_text(f"{head}<!-- matrix -->\n\n{text}", "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
