@@ -13,7 +13,7 @@ import numpy as np
 from rezero_ray.advantages import group_advantages
 from rezero_ray.config.schema import Config
 from rezero_ray.packing import pack
-from rezero_ray.records import Group, MicroBatch, Rollout
+from rezero_ray.records import Array, Group, MicroBatch, Rollout
 
 
 class TrainingBatch(msgspec.Struct, frozen=True):
@@ -110,44 +110,52 @@ def _group_trees(branches: list[tuple[int, Rollout, float]], target: int) -> lis
 def _micro_batch(trees: Sequence[Tree]) -> MicroBatch:
     if not trees:
         return padding_micro_batch()
-    tokens: list[int] = []
-    positions: list[int] = []
+    tokens, positions, sources, targets = _Column(), _Column(), _Column(), _Column()
+    logprobs, advantages, numbers = _Column(np.float32), _Column(np.float32), _Column()
     segments: list[tuple[int, int, int, int]] = []
-    sources: list[int] = []
-    targets: list[int] = []
-    logprobs: list[float] = []
-    advantages: list[float] = []
-    numbers: list[int] = []
     for tree in trees:
-        prompt_start = len(tokens)
-        prompt_end = prompt_start + tree.prefix
-        tokens += tree.branches[0][1].token_ids[: tree.prefix]
-        positions += range(tree.prefix)
+        prompt_start, prompt_end = tokens.length, tokens.length + tree.prefix
+        tokens.add(tree.branches[0][1].token_ids[: tree.prefix])
+        positions.add(np.arange(tree.prefix))
         segments.append((prompt_start, prompt_end, prompt_start, prompt_start))
         for number, rollout, advantage in tree.branches:
-            start = len(tokens)
-            tail = rollout.token_ids[tree.prefix :]
-            tokens += tail
-            positions += range(tree.prefix, tree.prefix + len(tail))
+            start, tail = tokens.length, np.asarray(rollout.token_ids[tree.prefix :], dtype=np.int64)
             segments.append((start, start + len(tail), prompt_start, prompt_end))
-            for offset, trained in enumerate(rollout.loss_mask[tree.prefix :]):
-                if trained:
-                    sources.append(start + offset - 1 if offset else prompt_end - 1)
-                    targets.append(tail[offset])
-                    logprobs.append(rollout.logprobs[tree.prefix + offset])
-                    advantages.append(advantage)
-                    numbers.append(number)
+            tokens.add(tail)
+            positions.add(np.arange(tree.prefix, tree.prefix + len(tail)))
+            trained = np.flatnonzero(rollout.loss_mask[tree.prefix :])
+            sources.add(np.where(trained == 0, prompt_end - 1, start + trained - 1))
+            targets.add(tail[trained])
+            logprobs.add(np.asarray(rollout.logprobs[tree.prefix :], dtype=np.float32)[trained])
+            advantages.add(np.full(len(trained), advantage))
+            numbers.add(np.full(len(trained), number))
     return MicroBatch(
-        token_ids=np.asarray(tokens, dtype=np.int64),
-        position_ids=np.asarray(positions, dtype=np.int64),
+        token_ids=tokens.whole(),
+        position_ids=positions.whole(),
         segments=segments,
-        sources=np.asarray(sources, dtype=np.int64),
-        targets=np.asarray(targets, dtype=np.int64),
-        inference_logprobs=np.asarray(logprobs, dtype=np.float32),
-        advantages=np.asarray(advantages, dtype=np.float32),
-        loss_mask=np.ones(len(targets), dtype=np.float32),
-        sequence_ids=np.asarray(numbers, dtype=np.int64),
+        sources=sources.whole(),
+        targets=targets.whole(),
+        inference_logprobs=logprobs.whole(),
+        advantages=advantages.whole(),
+        loss_mask=np.ones(targets.length, dtype=np.float32),
+        sequence_ids=numbers.whole(),
     )
+
+
+class _Column:
+    """An array that is put together piece by piece."""
+
+    def __init__(self, dtype: type = np.int64) -> None:
+        self.length = 0
+        self._dtype = dtype
+        self._pieces: list[Array] = [np.zeros(0, dtype=dtype)]
+
+    def add(self, piece: Sequence[int] | Array) -> None:
+        self._pieces.append(np.asarray(piece, dtype=self._dtype))
+        self.length += len(piece)
+
+    def whole(self) -> Array:
+        return np.concatenate(self._pieces)
 
 
 def padding_micro_batch() -> MicroBatch:
