@@ -36,14 +36,16 @@ class Target:
     def __init__(self, name: str, begins: str, which: int = 0) -> None:
         self.name, self.begins, self.which = name, begins, which
 
-    def kill(self, run: TrainProcess) -> None:
-        os.kill(self._pid(run), signal.SIGKILL)
+    def is_there(self, run: TrainProcess) -> bool:
+        return len(self._pids(run)) > self.which
 
-    def _pid(self, run: TrainProcess) -> int:
+    def kill(self, run: TrainProcess) -> None:
+        os.kill(self._pids(run)[self.which], signal.SIGKILL)
+
+    def _pids(self, run: TrainProcess) -> list[int]:
         if self.name == "controller":
-            return run.process.pid
-        found = [pid for pid in descendants(run.process.pid) if _command(pid).startswith(self.begins)]
-        return sorted(found)[self.which]
+            return [run.process.pid]
+        return sorted(pid for pid in descendants(run.process.pid) if _command(pid).startswith(self.begins))
 
 
 TARGETS = {
@@ -116,8 +118,9 @@ class Trial:
         return max(map(int, re.findall(r"Orchestrator Step (\d+):", self.run.text)), default=0)
 
     def _wait_for(self, phase: str) -> None:
-        """Until the run is in `phase`, after the start-up canary."""
+        """Until the run is in `phase`, after the start-up canary, and with the target back from the kill before."""
         self._until(lambda: "canary o_proj" in self.run.text, "the canary to pass")
+        self._until(lambda: self.target.is_there(self.run), f"a new {self.target.name}")
         if phase in ("generation", "scoring"):
             mark, now = self.marks / phase, time.time()
             self._until(lambda: mark.exists() and mark.stat().st_mtime > now, phase)
