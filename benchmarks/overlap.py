@@ -168,16 +168,14 @@ def measure(level: int, steps: int) -> dict[str, Any]:
         environments = EnvironmentGroup({config.orchestrator.env[0].id: [worker]}, engines.handles, config)
         crew = Crew(engines, learners, environments, learners.start(), [])
         marks: list[tuple[float, float]] = []
+
+        class TimedTraining(Training):
+            def _step(self) -> None:
+                super()._step()
+                marks.append((time.monotonic(), time.process_time()))
+
         saver = stack.enter_context(CheckpointWriter(directory.path, 3, reporter.checkpoint))
-        training = Training(config, crew, directory, reporter, saver, stop)
-        whole_step = training._step
-
-        def timed_step() -> None:
-            whole_step()
-            marks.append((time.monotonic(), time.process_time()))
-
-        training._step = timed_step  # type: ignore[method-assign]
-        training.run(resume=False)
+        TimedTraining(config, crew, directory, reporter, saver, stop).run(resume=False)
         rows = directory.metrics()
     (begun, cpu_begun), (ended, cpu_ended) = marks[1], marks[-1]
     return {

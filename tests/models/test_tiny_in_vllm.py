@@ -27,7 +27,7 @@ pytestmark = [
 TOKENIZER = Path(__file__).parents[2] / smollm2.DEFAULT_OUTPUT
 
 ENGINE = """
-import json, sys
+import json, os, sys
 from vllm import LLM, SamplingParams
 if __name__ == "__main__":
     llm = LLM(
@@ -42,6 +42,8 @@ if __name__ == "__main__":
     logprobs = [next(iter(place.values())).logprob for place in places]
     with open(sys.argv[2], "w") as file:
         json.dump({"ids": prompt + list(completion.token_ids), "logprobs": logprobs}, file)
+    llm.llm_engine.engine_core.shutdown()
+    os._exit(0)  # vLLM 0.30's threads sometimes abort an interpreter that ends by itself
 """
 
 ROTARY = """

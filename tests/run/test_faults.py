@@ -55,6 +55,7 @@ def survivor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     run = TrainProcess(
         tmp_path_factory.mktemp("faults") / "run",
         *("--max_steps", "50", "--orchestrator.max_async_level", "1", "--ckpt.keep_last", "50"),
+        *("--trust.canary", "false"),
     )
     try:
         next_step(run)
