@@ -28,7 +28,6 @@ class EngineGroup:
         self._probe: list[int] = []
         self.scores: dict[int, list[float]] = {}  # of the probe under the newest version, by engine
         self._coming_back: dict[Any, int] = {}
-        self._deadlines: dict[int, float] = {}
         self._restarts = [0] * len(self.handles)
         self._lost_at = [-math.inf] * len(self.handles)
         self._newly_lost: list[tuple[int, str]] = []
@@ -114,16 +113,15 @@ class EngineGroup:
         ray.kill(self.handles[engine], no_restart=False)
         again = self.handles[engine].start.options(max_task_retries=-1).remote()
         self._coming_back[again] = engine
-        self._deadlines[engine] = time.monotonic() + self._limits.engine_start
 
     def look_at_deadlines(self) -> None:
         """
         Raises:
             RunError: an engine that was started again is not back within `limits.engine_start`.
         """
+        limit = self._limits.engine_start
         for engine in self._coming_back.values():
-            if time.monotonic() > self._deadlines[engine]:
-                limit = self._limits.engine_start
+            if time.monotonic() > self._lost_at[engine] + limit:
                 raise RunError("engine", f"waited {limit:.0f} s for engine {engine} to start again")
 
     def newly_lost(self) -> list[tuple[int, str]]:
@@ -154,8 +152,8 @@ class EngineGroup:
                     limit = self._config.trust.max_mismatch_kl
                     require_match(mismatch_kl(other, scores), limit, f"engine {engine} after its restart")
                 self.scores[engine] = scores
-        except (RunError, KeyError) as error:
-            if isinstance(error, RunError) and error.kind == "trust":
+        except RunError as error:
+            if error.kind == "trust":
                 raise
             self.lose(engine, str(error))
             return None

@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import pytest
+
+from rezero_ray import cli
 from rezero_ray.run_directory import RunDirectory
 from tests.record_builders import SMOLLM2, make_config, make_group, make_rollout
 
@@ -40,3 +43,12 @@ def write_run(folder: Path, *, steps: int = 2, text: str = "It is phishing.", mo
             {"step": step, "reward/mean": 0.5, "loss": 0.0123, "staleness/mean": 0.0, "staleness/max": 0}
         )
     return directory.path
+
+
+def refused_request(capsys: pytest.CaptureFixture[str], verb: str, *argv: str | Path) -> str:
+    """What `rezero VERB` says of a wrong request: exit status 2, nothing on stdout, no traceback."""
+    assert cli.main([verb, *map(str, argv)]) == 2
+    printed = capsys.readouterr()
+    assert not printed.out
+    assert "Traceback" not in printed.err
+    return printed.err

@@ -5,15 +5,11 @@ from pathlib import Path
 import pytest
 
 from rezero_ray import cli
-from tests.recorded_runs import write_run
+from tests.recorded_runs import refused_request, write_run
 
 
 def refused(capsys: pytest.CaptureFixture[str], *argv: str | Path) -> str:
-    assert cli.main(["replay", *map(str, argv)]) == 2
-    printed = capsys.readouterr()
-    assert not printed.out
-    assert "Traceback" not in printed.err
-    return printed.err
+    return refused_request(capsys, "replay", *argv)
 
 
 def test_a_directory_that_holds_no_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rezero_ray import cli
 from rezero_ray.reporting.printable import printable
-from tests.recorded_runs import PROMPT_IDS, write_run
+from tests.recorded_runs import PROMPT_IDS, refused_request, write_run
 
 ROOT = Path(__file__).parents[1]
 
@@ -21,11 +21,7 @@ def shown(capsys: pytest.CaptureFixture[str], *argv: str | Path) -> str:
 
 
 def refused(capsys: pytest.CaptureFixture[str], *argv: str | Path) -> str:
-    assert cli.main(["show", *map(str, argv)]) == 2
-    printed = capsys.readouterr()
-    assert not printed.out
-    assert "Traceback" not in printed.err
-    return printed.err
+    return refused_request(capsys, "show", *argv)
 
 
 def test_a_step_is_shown_by_prompt_and_rollout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
