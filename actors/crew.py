@@ -13,7 +13,6 @@ from actors.environment_worker import EnvironmentWorker
 from actors.learner_rank import LearnerGroup, LearnerRank
 from actors.placement import reserve, seat, seating
 from actors.rollout_engine import RolloutEngine
-from actors.waiting import wait_all
 from rezero_ray.config.schema import Config
 from rezero_ray.errors import RunError
 
@@ -60,7 +59,7 @@ def start_crew(config: Config, device: str, *, cpus: float) -> Iterator[Crew]:
     try:
         starting = engines.start()
         parameters = learners.start()
-        wait_all(starting, config.limits.engine_start, "rollout engines to load the model")
+        engines.started(starting)
         yield Crew(engines, learners, environments, parameters, plan.bundles)
     finally:
         with suppress(RunError, KeyboardInterrupt):

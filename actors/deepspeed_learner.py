@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 
 from rezero_ray.config.schema import Config
@@ -18,7 +19,7 @@ from rezero_ray.learning.policy import build_policy, encode_adapter, micro_batch
 from rezero_ray.learning.schedule import learning_rate
 from rezero_ray.losses import add_metrics, build_loss
 from rezero_ray.losses.options import DrGRPOOptions, LossOptions
-from rezero_ray.records import Adapter, MicroBatch, StepReport
+from rezero_ray.records import Adapter, Bytes, MicroBatch, StepReport
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -184,7 +185,7 @@ class DeepSpeedLearner:
                 parameter.data.copy_(value(name, parameter))
         return before
 
-    def state(self) -> bytes | None:
+    def state(self) -> Bytes | None:
         """fp32 adapter, AdamW's moments and step count, whole and independent of the number of ranks."""
         import safetensors.torch
         from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
@@ -198,9 +199,10 @@ class DeepSpeedLearner:
         if torch.distributed.get_rank() != 0:
             return None
         tensors["step"] = torch.tensor(self._adam_steps(), dtype=torch.int64)
-        return safetensors.torch.save({n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()})
+        whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+        return np.frombuffer(safetensors.torch.save(whole), dtype=np.uint8)
 
-    def load_state(self, state: bytes) -> None:
+    def load_state(self, state: Bytes) -> None:
         """Take over what `state` returned, from any number of ranks.
 
         Each rank writes its own part: DeepSpeed's setters of whole values (0.19.8) fail on the last rank where
@@ -209,7 +211,7 @@ class DeepSpeedLearner:
         import safetensors.torch
         from deepspeed.utils import safe_set_local_fp32_param, safe_set_local_optimizer_state
 
-        tensors = safetensors.torch.load(state)
+        tensors = safetensors.torch.load(state.tobytes())
         expected = {f"param/{name}" for name in self._names}
         found = {name for name in tensors if name.startswith("param/")}
         if expected != found:

@@ -29,12 +29,23 @@ class EngineGroup:
         self.scores: dict[int, list[float]] = {}  # of the probe under the newest version, by engine
         self._coming_back: dict[Any, int] = {}
         self._restarts = [0] * len(self.handles)
+        self._processes: list[int | None] = [None] * len(self.handles)
         self._lost_at = [-math.inf] * len(self.handles)
         self._newly_lost: list[tuple[int, str]] = []
 
     def start(self) -> list[Any]:
-        """Begin to start every engine; returns what to wait for, so that the learner can start meanwhile."""
+        """Begin to start every engine; returns what `started` is to be called with, so that the learner can start
+        meanwhile."""
         return [engine.start.remote() for engine in self.handles]
+
+    def started(self, starting: Sequence[Any]) -> None:
+        """Wait until every engine has loaded the model.
+
+        Raises:
+            RunError: one of them did not.
+        """
+        what = "rollout engines to load the model"
+        self._processes = wait_all(starting, self._limits.engine_start, what, kind="engine")
 
     # --- the policy ----------------------------------------------------------------------------------------
 
@@ -111,7 +122,8 @@ class EngineGroup:
         self._newly_lost.append((engine, why))
         self.scores.pop(engine, None)
         ray.kill(self.handles[engine], no_restart=False)
-        again = self.handles[engine].start.options(max_task_retries=-1).remote()
+        start = self.handles[engine].start.options(max_task_retries=-1)
+        again = start.remote(instead_of=self._processes[engine])
         self._coming_back[again] = engine
 
     def look_at_deadlines(self) -> None:
@@ -136,7 +148,7 @@ class EngineGroup:
             RunError: it does not start; or, of kind `trust`, it scores the probe otherwise than before.
         """
         engine = self._coming_back.pop(reference)
-        result_of(reference, f"engine {engine} to start again", kind="engine")
+        self._processes[engine] = result_of(reference, f"engine {engine} to start again", kind="engine")
         handle, newest = self.handles[engine], max(self._adapters)
         try:
             for version in sorted(self._adapters):
@@ -147,7 +159,9 @@ class EngineGroup:
                     kind="engine",
                 )
             if self._probe:
-                scores = self._logprobs(newest, only=engine)[engine]
+                what = f"engine {engine} to score under policy version {newest}"
+                scoring = [handle.logprobs.remote(newest, self._probe)]
+                scores = wait_all(scoring, self._limits.publish, what, kind="engine")[0]
                 for other in self.scores.values():
                     limit = self._config.trust.max_mismatch_kl
                     require_match(mismatch_kl(other, scores), limit, f"engine {engine} after its restart")
@@ -155,7 +169,7 @@ class EngineGroup:
         except RunError as error:
             if error.kind == "trust":
                 raise
-            self.lose(engine, str(error))
+            self.lose(engine, error.message)
             return None
         return engine
 
@@ -181,13 +195,10 @@ class EngineGroup:
                 self.lose(engine, error.message)
         return answers
 
-    def _logprobs(self, version: int, only: int | None = None) -> dict[int, list[float]]:
-        what = f"to score under policy version {version}"
-        if only is None:
-            return self._ask_all("logprobs", version, self._probe, what=what)
-        reference = self.handles[only].logprobs.remote(version, self._probe)
-        found = wait_all([reference], self._limits.publish, f"engine {only} {what}", kind="engine")
-        return {only: found[0]}
+    def _logprobs(self, version: int) -> dict[int, list[float]]:
+        return self._ask_all(
+            "logprobs", version, self._probe, what=f"to score under policy version {version}"
+        )
 
     def _retire(self, engine: int, version: int) -> None:
         """Ask for a version's removal once nothing uses it; not waited for."""

@@ -8,6 +8,7 @@ from typing import Any
 import ray
 
 from actors.waiting import result_of, wait_all
+from rezero_ray.codec import decode
 from rezero_ray.config.schema import Config
 from rezero_ray.errors import ProcessDied, RunError
 from rezero_ray.records import Group, Prompt
@@ -112,7 +113,7 @@ class EnvironmentGroup:
         self._forget(reference)
         what = f"environment worker of {send.prompt.environment}, prompt {send.prompt.index}"
         try:
-            return send, result_of(reference, what, kind="environment")
+            return send, decode(result_of(reference, what, kind="environment"), Group)
         except ProcessDied as error:
             self._restart(worker, send.prompt.environment)
             return send, error

@@ -9,10 +9,12 @@ import json
 import time
 from typing import Any
 
+import numpy as np
 import ray
 
 from actors.policy_client import PolicyClient
 from rezero_ray.chat import ChatTokenizer
+from rezero_ray.codec import encode
 from rezero_ray.config.schema import Config, EnvConfig
 from rezero_ray.environments_index import load_environment
 from rezero_ray.errors import RunError
@@ -41,8 +43,11 @@ class EnvironmentWorker:
         """Number of training examples."""
         return len(self._dataset)
 
-    async def run_group(self, send: Send, engine: Any) -> Group:
+    async def run_group(self, send: Send, engine: Any) -> bytes:
         """Roll out and score one prompt's group under one policy version; `engine` is a `RolloutEngine`'s handle.
+
+        Returns:
+            A `Group`, encoded.
 
         Raises:
             RunError: the environment broke or took longer than `limits.group`, or the engine failed.
@@ -56,7 +61,7 @@ class EnvironmentWorker:
                 rollouts = await self._roll_out(send, engine)
         except TimeoutError:
             raise self._broken(send, f"no score within limits.group = {limit:.0f} s") from None
-        return Group(prompt=send.prompt, rollouts=rollouts, seconds=time.monotonic() - started)
+        return encode(Group(prompt=send.prompt, rollouts=rollouts, seconds=time.monotonic() - started))
 
     async def _roll_out(self, send: Send, engine: Any) -> list[Rollout]:
         client = PolicyClient(engine, self._chat, self._config, send.prompt, send.version)
@@ -132,19 +137,21 @@ def merge_turns(turns: list[Turn], **fields: Any) -> Rollout:
     Raises:
         ValueError: a turn's prompt does not continue the turn before it, token by token.
     """
-    token_ids = list(turns[0].prompt_ids)
-    logprobs = [0.0] * len(token_ids)
-    mask = [0] * len(token_ids)
+    token_ids, trained, logprobs = turns[0].prompt_ids, [], []
     for turn in turns:
         if turn.prompt_ids[: len(token_ids)] != token_ids:
             raise ValueError("a turn's prompt does not continue the turn before it")
-        between = len(turn.prompt_ids) - len(token_ids)
+        trained.append(slice(len(turn.prompt_ids), len(turn.prompt_ids) + len(turn.completion_ids)))
+        logprobs.append(turn.logprobs)
         token_ids = [*turn.prompt_ids, *turn.completion_ids]
-        logprobs += [0.0] * between + turn.logprobs
-        mask += [0] * between + [1] * len(turn.completion_ids)
+    all_logprobs = np.zeros(len(token_ids), dtype=np.float32)
+    mask = np.zeros(len(token_ids), dtype=np.uint8)
+    for where, of_turn in zip(trained, logprobs, strict=True):
+        all_logprobs[where] = of_turn
+        mask[where] = 1
     return Rollout(
-        token_ids=token_ids,
-        logprobs=logprobs,
+        token_ids=np.array(token_ids, dtype=np.int32),
+        logprobs=all_logprobs,
         loss_mask=mask,
         prompt_length=len(turns[0].prompt_ids),
         turns=len(turns),

@@ -11,9 +11,10 @@ from typing import Any
 import ray
 
 from actors.waiting import wait_all
-from rezero_ray.batch import TrainingBatch, single_sequence
+from rezero_ray.batch import TrainingBatch, Tree, micro_batches, single_sequence
+from rezero_ray.codec import decode, encode
 from rezero_ray.config.schema import Config
-from rezero_ray.records import Adapter, MicroBatch, StepReport
+from rezero_ray.records import Adapter, Bytes, MicroBatch, StepReport
 
 
 @ray.remote(max_restarts=0)
@@ -45,8 +46,9 @@ class LearnerRank:
         self._learner = DeepSpeedLearner(self._config, self._device_kind, self._world_size)
         return self._learner.parameter_counts()
 
-    def step(self, micro_batches: Sequence[MicroBatch], normalizers: dict[str, int], step: int) -> StepReport:
-        return self._learner.step(micro_batches, normalizers, step)
+    def step(self, work: bytes, normalizers: dict[str, int], step: int) -> StepReport:
+        """`work` is this rank's part of `TrainingBatch.trees`, encoded."""
+        return self._learner.step(micro_batches(decode(work, list[list[Tree]])), normalizers, step)
 
     def logprobs(self, micro_batch: MicroBatch, *, use_adapter: bool = True) -> list[float]:
         return self._learner.logprobs(micro_batch, use_adapter=use_adapter)
@@ -62,11 +64,11 @@ class LearnerRank:
         with self._learner.perturbed(module, seed, scale):
             return self._learner.adapter(), self._learner.logprobs(single_sequence(probe))
 
-    def state(self) -> bytes | None:
+    def state(self) -> Bytes | None:
         """Adapter in fp32 and AdamW's moments, whole, on rank 0; None on the others."""
         return self._learner.state()
 
-    def load_state(self, state: bytes) -> None:
+    def load_state(self, state: Bytes) -> None:
         self._learner.load_state(state)
 
 
@@ -96,8 +98,8 @@ class LearnerGroup:
     def begin_step(self, batch: TrainingBatch, step: int) -> list[Any]:
         """Begin one optimizer step on all ranks. Each reference becomes a `StepReport`; they are alike."""
         return [
-            rank.step.remote(work, batch.normalizers, step)
-            for rank, work in zip(self._ranks, batch.micro_batches, strict=True)
+            rank.step.remote(encode(work), batch.normalizers, step)
+            for rank, work in zip(self._ranks, batch.trees, strict=True)
         ]
 
     def adapter(self) -> Adapter:
@@ -117,11 +119,12 @@ class LearnerGroup:
         adapter, logprobs = self._collective("canary", module, seed, scale, list(probe))[0]
         return adapter, logprobs
 
-    def state(self) -> bytes:
-        """See `LearnerRank.state`."""
-        return self._collective("state")[0]
+    def state(self) -> Bytes:
+        """See `LearnerRank.state`. It lies in Ray's object store, where it was put."""
+        found: Bytes = self._collective("state")[0]
+        return found
 
-    def load_state(self, state: bytes) -> None:
+    def load_state(self, state: Bytes) -> None:
         self._collective("load_state", ray.put(state))
 
     def _collective(self, method: str, *args: Any, **kwargs: Any) -> list[Any]:

@@ -31,13 +31,15 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray
 from measurement import hand_in, machine, measure_apart, print_table, versions, write_result
 from workload import RECIPES
 
+from rezero_ray.codec import encode
 from rezero_ray.config import Config
 from rezero_ray.config.loading import load_config
-from rezero_ray.records import Adapter, Group, Rollout, StepReport
+from rezero_ray.records import Adapter, Bytes, Group, Rollout, StepReport
 from rezero_ray.schedule import Send
 
 ROLLOUT, TRAIN, SPREAD = 20.0, 20.0, 0.3
@@ -50,7 +52,8 @@ LONGER, SHARE = 1.1, 0.02
 class SleepingEngine:
     """Knows its version and nothing else; its logprobs are its version's."""
 
-    def start(self) -> None: ...
+    def start(self) -> int:
+        return 0
 
     def publish(self, version: int, adapter: Adapter) -> None: ...
 
@@ -68,14 +71,16 @@ class SleepingWorker:
     def size(self) -> int:
         return 1000
 
-    async def run_group(self, send: Send, engine: Any) -> Group:
+    async def run_group(self, send: Send, engine: Any) -> bytes:
         draw = random.Random(f"{send.prompt.index}")
         await asyncio.sleep(seconds_of_group(draw))
         rollouts = [
             Rollout(
-                token_ids=list(range(TOKENS)),
-                logprobs=[0.0] * (TOKENS // 2) + [draw.random() - 2 for _ in range(TOKENS // 2)],
-                loss_mask=[0] * (TOKENS // 2) + [1] * (TOKENS // 2),
+                token_ids=np.arange(TOKENS, dtype=np.int32),
+                logprobs=np.array(
+                    [0.0] * (TOKENS // 2) + [draw.random() - 2 for _ in range(TOKENS // 2)], dtype=np.float32
+                ),
+                loss_mask=np.array([0] * (TOKENS // 2) + [1] * (TOKENS // 2), dtype=np.uint8),
                 prompt_length=TOKENS // 2,
                 turns=1,
                 policy_version=send.version,
@@ -85,14 +90,14 @@ class SleepingWorker:
             )
             for _ in range(COMPLETIONS)
         ]
-        return Group(prompt=send.prompt, rollouts=rollouts, seconds=0.0)
+        return encode(Group(prompt=send.prompt, rollouts=rollouts, seconds=0.0))
 
 
 class SleepingRank:
     """Sleeps as long as a step takes; its adapter is its number of steps."""
 
-    def __init__(self) -> None:
-        self.steps = 0
+    def __init__(self, rank: int) -> None:
+        self.rank, self.steps = rank, 0
 
     def address(self) -> tuple[str, int]:
         return "127.0.0.1", 1
@@ -100,21 +105,21 @@ class SleepingRank:
     def start(self, address: str, port: int) -> dict[str, int]:
         return {"adapter": 1, "model": 1}
 
-    def step(self, micro_batches: list[Any], normalizers: dict[str, int], step: int) -> StepReport:
+    def step(self, work: bytes, normalizers: dict[str, int], step: int) -> StepReport:
         time.sleep(TRAIN)
         self.steps = step
         metrics = {"mismatch_kl": 0.0, "entropy": 1.0}
-        return StepReport(step, 0.0, 1.0, 1e-5, metrics, len(micro_batches), 0, TRAIN)
+        return StepReport(step, 0.0, 1.0, 1e-5, metrics, 1, 0, TRAIN)
 
     def logprobs(self, micro_batch: Any, *, use_adapter: bool = True) -> list[float]:
         return [-1.0 - self.steps / 1000] * len(micro_batch.targets)
 
     def adapter(self) -> Adapter:
-        weights = bytes(20_000_000 - 1) + bytes([self.steps % 256])
+        weights = np.full(20_000_000, self.steps % 256, dtype=np.uint8)
         return Adapter(weights=weights, config=b"{}", digest=hashlib.sha256(weights).hexdigest())
 
-    def state(self) -> bytes:
-        return bytes(120_000_000)
+    def state(self) -> Bytes | None:
+        return np.zeros(120_000_000, dtype=np.uint8) if self.rank == 0 else None
 
 
 def seconds_of_group(draw: random.Random) -> float:
@@ -163,7 +168,7 @@ def measure(level: int, steps: int) -> dict[str, Any]:
         stop = stack.enter_context(StopRequest())
         engines = EngineGroup([ray.remote(SleepingEngine).options(num_cpus=0).remote()], config)
         rank = ray.remote(SleepingRank).options(num_cpus=0)
-        learners = LearnerGroup(lambda: [rank.remote() for _ in config.trainer_gpu_ids], config)
+        learners = LearnerGroup(lambda: [rank.remote(i) for i in range(len(config.trainer_gpu_ids))], config)
         worker = ray.remote(SleepingWorker).options(num_cpus=0, max_concurrency=1000).remote()
         environments = EnvironmentGroup({config.orchestrator.env[0].id: [worker]}, engines.handles, config)
         crew = Crew(engines, learners, environments, learners.start(), [])

@@ -100,7 +100,6 @@ def seated(config: Config, cluster_cpus: float) -> Iterator[tuple[Any, Any]]:
     from actors.environment_worker import EnvironmentWorker
     from actors.placement import reserve, seat, seating
     from actors.rollout_engine import RolloutEngine
-    from actors.waiting import wait_all
 
     plan = seating(config, "cpu", cpus=cluster_cpus)
     group = reserve(plan, config.limits.cluster)
@@ -110,7 +109,7 @@ def seated(config: Config, cluster_cpus: float) -> Iterator[tuple[Any, Any]]:
     )
     environments = EnvironmentGroup({ENVIRONMENT_ID: [worker]}, engines.handles, config)
     try:
-        wait_all(engines.start(), config.limits.engine_start, "the rollout engine to load the model")
+        engines.started(engines.start())
         environments.sizes()
         yield engines, environments
     finally:

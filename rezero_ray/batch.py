@@ -13,43 +13,52 @@ import numpy as np
 from rezero_ray.advantages import group_advantages
 from rezero_ray.config.schema import Config
 from rezero_ray.packing import pack
-from rezero_ray.records import Array, Group, MicroBatch, Rollout
+from rezero_ray.records import Array, Group, Logprobs, Mask, MicroBatch, Rollout, TokenIds
 
 
-class TrainingBatch(msgspec.Struct, frozen=True):
+class Branch(msgspec.Struct, frozen=True, eq=False):
+    """A rollout behind its prompt, its last T tokens; `number` is unique within the step, the arrays are [T]."""
+
+    number: int
+    advantage: float
+    token_ids: TokenIds
+    logprobs: Logprobs
+    loss_mask: Mask
+
+
+class Tree(msgspec.Struct, frozen=True, eq=False):
+    """A shared prompt and the rollouts behind it."""
+
+    prompt: TokenIds
+    branches: list[Branch]
+
+    def begins(self, rollout: Rollout) -> bool:
+        """Whether the rollout has this tree's prompt. An environment may vary the prompt within a group."""
+        return np.array_equal(self.prompt, rollout.token_ids[: rollout.prompt_length])
+
+    @property
+    def tokens(self) -> int:
+        return len(self.prompt) + sum(len(branch.token_ids) for branch in self.branches)
+
+
+class TrainingBatch(msgspec.Struct, frozen=True, eq=False):
     """One optimizer step's work.
 
     Attributes:
-        micro_batches: [rank][round]; every rank has the same number of rounds.
+        trees: [rank][round], of one micro-batch each; every rank has the same number of rounds.
         normalizers: trained `tokens` and `sequences` of the whole step, those left out of the computation included.
         advantages: of each rollout of each group.
         computed_sequences: sequences that are computed; those whose advantage is zero have no gradient.
     """
 
-    micro_batches: list[list[MicroBatch]]
+    trees: list[list[list[Tree]]]
     normalizers: dict[str, int]
     advantages: list[list[float]]
     computed_sequences: int
 
 
-class Tree(msgspec.Struct, frozen=True):
-    """A shared prompt of `prefix` tokens and the rollouts (number, rollout, advantage) behind it."""
-
-    prefix: int
-    branches: list[tuple[int, Rollout, float]]
-
-    def begins(self, rollout: Rollout) -> bool:
-        """Whether the rollout has this tree's prompt. An environment may vary the prompt within a group."""
-        first = self.branches[0][1]
-        return first.token_ids[: self.prefix] == rollout.token_ids[: rollout.prompt_length]
-
-    @property
-    def tokens(self) -> int:
-        return self.prefix + sum(len(rollout.token_ids) - self.prefix for _, rollout, _ in self.branches)
-
-
 def build_batch(groups: Sequence[Group], config: Config, *, ranks: int) -> TrainingBatch:
-    """Pack the rollouts of a step for `ranks` learner ranks."""
+    """Deal the rollouts of a step out to `ranks` learner ranks; each makes its micro-batches of them itself."""
     options = config.orchestrator.advantage
     advantages = [
         group_advantages(
@@ -59,17 +68,17 @@ def build_batch(groups: Sequence[Group], config: Config, *, ranks: int) -> Train
         ).tolist()
         for group in groups
     ]
-    rollouts = [rollout for group in groups for rollout in group.rollouts]
+    trained = [[int(np.count_nonzero(rollout.loss_mask)) for rollout in group.rollouts] for group in groups]
     normalizers = {
-        "tokens": sum(sum(rollout.loss_mask) for rollout in rollouts),
-        "sequences": sum(any(rollout.loss_mask) for rollout in rollouts),
+        "tokens": sum(map(sum, trained)),
+        "sequences": sum(tokens > 0 for group in trained for tokens in group),
     }
-    trees = _trees(groups, advantages, config, ranks)
+    trees = _trees(groups, advantages, trained, config, ranks)
     limit = config.trainer.micro_batch_tokens or config.seq_len
     plan = pack([tree.tokens for tree in trees], ranks=ranks, max_tokens=limit)
     rounds = plan.micro_batches if plan.rounds else [[()] for _ in range(ranks)]
     return TrainingBatch(
-        micro_batches=[[_micro_batch([trees[i] for i in items]) for items in rank] for rank in rounds],
+        trees=[[[trees[i] for i in items] for items in rank] for rank in rounds],
         normalizers=normalizers,
         advantages=advantages,
         computed_sequences=sum(len(tree.branches) for tree in trees),
@@ -77,58 +86,73 @@ def build_batch(groups: Sequence[Group], config: Config, *, ranks: int) -> Train
 
 
 def _trees(
-    groups: Sequence[Group], advantages: Sequence[Sequence[float]], config: Config, ranks: int
+    groups: Sequence[Group],
+    advantages: Sequence[Sequence[float]],
+    trained: Sequence[Sequence[int]],
+    config: Config,
+    ranks: int,
 ) -> list[Tree]:
     """Cut the groups into trees that fit a micro-batch and are small enough to spread over the ranks."""
     skip_zero = config.trainer.loss.kl_coef == 0 and any(a != 0 for group in advantages for a in group)
     limit = config.trainer.micro_batch_tokens or config.seq_len
-    shared = config.trainer.share_prompts
-    branches: list[list[tuple[int, Rollout, float]]] = []
+    computed: list[list[tuple[int, Rollout, float]]] = []
     number = 0
-    for group, group_advantage in zip(groups, advantages, strict=True):
-        branches.append([])
-        for rollout, advantage in zip(group.rollouts, group_advantage, strict=True):
-            if any(rollout.loss_mask) and not (skip_zero and advantage == 0):
-                branches[-1].append((number, rollout, advantage))
+    for group, of_group, tokens in zip(groups, advantages, trained, strict=True):
+        computed.append([])
+        for rollout, advantage, count in zip(group.rollouts, of_group, tokens, strict=True):
+            if count and not (skip_zero and advantage == 0):
+                computed[-1].append((number, rollout, advantage))
             number += 1
-    total = sum(len(rollout.token_ids) for group in branches for _, rollout, _ in group)
+    total = sum(len(rollout.token_ids) for group in computed for _, rollout, _ in group)
     target = min(limit, max(1, math.ceil(total / ranks)))
-    return [tree for group in branches for tree in _group_trees(group, target if shared else 0)]
+    shared = config.trainer.share_prompts
+    return [tree for group in computed for tree in _group_trees(group, target if shared else 0)]
 
 
-def _group_trees(branches: list[tuple[int, Rollout, float]], target: int) -> list[Tree]:
+def _group_trees(rollouts: list[tuple[int, Rollout, float]], target: int) -> list[Tree]:
     trees: list[Tree] = []
-    for number, rollout, advantage in branches:
-        tail = len(rollout.token_ids) - rollout.prompt_length
-        if trees and trees[-1].tokens + tail <= target and trees[-1].begins(rollout):
-            trees[-1].branches.append((number, rollout, advantage))
+    for number, rollout, advantage in rollouts:
+        prefix = rollout.prompt_length
+        branch = Branch(
+            number=number,
+            advantage=advantage,
+            token_ids=rollout.token_ids[prefix:],
+            logprobs=rollout.logprobs[prefix:],
+            loss_mask=rollout.loss_mask[prefix:],
+        )
+        if trees and trees[-1].tokens + len(branch.token_ids) <= target and trees[-1].begins(rollout):
+            trees[-1].branches.append(branch)
         else:
-            trees.append(Tree(prefix=rollout.prompt_length, branches=[(number, rollout, advantage)]))
+            trees.append(Tree(prompt=rollout.token_ids[:prefix], branches=[branch]))
     return trees
 
 
+def micro_batches(rounds: Sequence[Sequence[Tree]]) -> list[MicroBatch]:
+    """The micro-batches of one rank, of its part of `TrainingBatch.trees`."""
+    return [_micro_batch(trees) if trees else padding_micro_batch() for trees in rounds]
+
+
 def _micro_batch(trees: Sequence[Tree]) -> MicroBatch:
-    if not trees:
-        return padding_micro_batch()
     tokens, positions, sources, targets = _Column(), _Column(), _Column(), _Column()
     logprobs, advantages, numbers = _Column(np.float32), _Column(np.float32), _Column()
     segments: list[tuple[int, int, int, int]] = []
     for tree in trees:
-        prompt_start, prompt_end = tokens.length, tokens.length + tree.prefix
-        tokens.add(tree.branches[0][1].token_ids[: tree.prefix])
-        positions.add(np.arange(tree.prefix))
+        prefix = len(tree.prompt)
+        prompt_start, prompt_end = tokens.length, tokens.length + prefix
+        tokens.add(tree.prompt)
+        positions.add(np.arange(prefix))
         segments.append((prompt_start, prompt_end, prompt_start, prompt_start))
-        for number, rollout, advantage in tree.branches:
-            start, tail = tokens.length, np.asarray(rollout.token_ids[tree.prefix :], dtype=np.int64)
-            segments.append((start, start + len(tail), prompt_start, prompt_end))
-            tokens.add(tail)
-            positions.add(np.arange(tree.prefix, tree.prefix + len(tail)))
-            trained = np.flatnonzero(rollout.loss_mask[tree.prefix :])
+        for branch in tree.branches:
+            start, length = tokens.length, len(branch.token_ids)
+            segments.append((start, start + length, prompt_start, prompt_end))
+            tokens.add(branch.token_ids)
+            positions.add(np.arange(prefix, prefix + length))
+            trained = np.flatnonzero(branch.loss_mask)
             sources.add(np.where(trained == 0, prompt_end - 1, start + trained - 1))
-            targets.add(tail[trained])
-            logprobs.add(np.asarray(rollout.logprobs[tree.prefix :], dtype=np.float32)[trained])
-            advantages.add(np.full(len(trained), advantage))
-            numbers.add(np.full(len(trained), number))
+            targets.add(branch.token_ids[trained])
+            logprobs.add(branch.logprobs[trained])
+            advantages.add(np.full(len(trained), branch.advantage))
+            numbers.add(np.full(len(trained), branch.number))
     return MicroBatch(
         token_ids=tokens.whole(),
         position_ids=positions.whole(),
@@ -150,8 +174,8 @@ class _Column:
         self._dtype = dtype
         self._pieces: list[Array] = [np.zeros(0, dtype=dtype)]
 
-    def add(self, piece: Sequence[int] | Array) -> None:
-        self._pieces.append(np.asarray(piece, dtype=self._dtype))
+    def add(self, piece: Array) -> None:
+        self._pieces.append(piece.astype(self._dtype, copy=False))
         self.length += len(piece)
 
     def whole(self) -> Array:
@@ -174,7 +198,7 @@ def padding_micro_batch() -> MicroBatch:
     )
 
 
-def single_sequence(token_ids: Sequence[int]) -> MicroBatch:
+def single_sequence(token_ids: Sequence[int] | TokenIds) -> MicroBatch:
     """One sequence whose every token but the first is scored: for canary and agreement checks."""
     length = len(token_ids)
     return MicroBatch(

@@ -14,8 +14,10 @@ import sys
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
-from rezero_ray.records import Adapter, Group
+from rezero_ray.codec import decode, encode
+from rezero_ray.records import Adapter, Bytes, Group
 from rezero_ray.schedule import ScheduleState
 
 COMPLETE = "COMPLETE.json"
@@ -36,11 +38,11 @@ class RunState(msgspec.Struct, frozen=True):
     schedule: ScheduleState
 
 
-class Checkpoint(msgspec.Struct, frozen=True):
+class Checkpoint(msgspec.Struct, frozen=True, eq=False):
     """A complete checkpoint as read back."""
 
     run: RunState
-    learner: bytes
+    learner: Bytes
     adapter: Adapter
 
 
@@ -48,17 +50,17 @@ def checkpoint_path(output_dir: Path, step: int) -> Path:
     return output_dir / "checkpoints" / f"step_{step:06d}"
 
 
-def save(output_dir: Path, run: RunState, learner: bytes, adapter: Adapter, *, keep_last: int) -> Path:
+def save(output_dir: Path, run: RunState, learner: Bytes, adapter: Adapter, *, keep_last: int) -> Path:
     """Write the checkpoint of `run.step`, then delete those before the last `keep_last` whole ones."""
     directory = checkpoint_path(output_dir, run.step)
     if directory.exists():
         shutil.rmtree(directory)
-    files = {
-        ADAPTER_WEIGHTS: adapter.weights,
+    files: dict[str, bytes | memoryview] = {
+        ADAPTER_WEIGHTS: adapter.weights.data,
         ADAPTER_CONFIG: adapter.config,
-        LEARNER: learner,
+        LEARNER: learner.data,
         RUN: _encode(run),
-        GROUPS: msgspec.msgpack.encode(run.schedule.ready),
+        GROUPS: encode(run.schedule.ready),
     }
     for name, content in files.items():
         _write(directory / name, content)
@@ -86,14 +88,14 @@ def load_before(output_dir: Path, end: int) -> tuple[Checkpoint | None, list[str
 
 
 def _read(directory: Path) -> Checkpoint:
-    weights = (directory / ADAPTER_WEIGHTS).read_bytes()
+    weights = np.fromfile(directory / ADAPTER_WEIGHTS, dtype=np.uint8)
     return Checkpoint(
         run=_decode((directory / RUN).read_bytes(), (directory / GROUPS).read_bytes()),
-        learner=(directory / LEARNER).read_bytes(),
+        learner=np.fromfile(directory / LEARNER, dtype=np.uint8),
         adapter=Adapter(
             weights=weights,
             config=(directory / ADAPTER_CONFIG).read_bytes(),
-            digest=hashlib.sha256(weights).hexdigest(),
+            digest=hashlib.sha256(weights.data).hexdigest(),
         ),
     )
 
@@ -106,7 +108,7 @@ def _encode(run: RunState) -> bytes:
 
 def _decode(run: bytes, groups: bytes) -> RunState:
     state = msgspec.json.decode(run, type=RunState)
-    ready = msgspec.msgpack.decode(groups, type=list[Group])
+    ready = decode(groups, list[Group])
     return msgspec.structs.replace(state, schedule=msgspec.structs.replace(state.schedule, ready=ready))
 
 
@@ -146,7 +148,7 @@ def _delete_old(output_dir: Path, newest: int, keep_last: int) -> None:
             kept += 1
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write(path: Path, content: bytes | memoryview) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         file.write(content)

@@ -7,7 +7,7 @@ from types import TracebackType
 
 from rezero_ray import checkpoint
 from rezero_ray.errors import RunError
-from rezero_ray.records import Adapter
+from rezero_ray.records import Adapter, Bytes
 
 
 class CheckpointWriter:
@@ -26,7 +26,7 @@ class CheckpointWriter:
     ) -> None:
         self._thread.shutdown(wait=True)
 
-    def begin(self, state: checkpoint.RunState, learner: bytes, adapter: Adapter) -> None:
+    def begin(self, state: checkpoint.RunState, learner: Bytes, adapter: Adapter) -> None:
         """Begin to write, once the checkpoint before is there.
 
         Raises:
@@ -49,6 +49,6 @@ class CheckpointWriter:
         except OSError as error:
             raise RunError("checkpoint", f"cannot be written: {error}") from error
 
-    def _write(self, state: checkpoint.RunState, learner: bytes, adapter: Adapter) -> None:
+    def _write(self, state: checkpoint.RunState, learner: Bytes, adapter: Adapter) -> None:
         path = checkpoint.save(self._output_dir, state, learner, adapter, keep_last=self._keep_last)
         self._on_saved(path)

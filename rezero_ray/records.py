@@ -3,7 +3,7 @@
     Prompt -> Turn -> Rollout -> Group -> MicroBatch -> StepReport
 
 All are frozen. Token ids are the engine's own, never re-tokenised text. Axis names: T tokens of a packed
-micro-batch, N trained tokens in it, G rollouts of a group.
+micro-batch, N trained tokens in it, G rollouts of a group. `rezero_ray.codec` makes bytes and JSON of them.
 """
 
 from typing import Any
@@ -12,6 +12,11 @@ import msgspec
 import numpy as np
 
 Array = np.ndarray[Any, np.dtype[Any]]
+TokenIds = np.ndarray[Any, np.dtype[np.int32]]
+Logprobs = np.ndarray[Any, np.dtype[np.float32]]
+Mask = np.ndarray[Any, np.dtype[np.uint8]]
+Bytes = np.ndarray[Any, np.dtype[np.uint8]]
+"""A file's content. Ray hands an array over without a copy, and `bytes` not."""
 
 
 class Prompt(msgspec.Struct, frozen=True):
@@ -30,17 +35,17 @@ class Turn(msgspec.Struct, frozen=True):
     logprobs: list[float]
 
 
-class Rollout(msgspec.Struct, frozen=True):
-    """One scored trajectory.
+class Rollout(msgspec.Struct, frozen=True, eq=False):
+    """One scored trajectory of T tokens.
 
     `token_ids[:prompt_length]` is the first prompt, shared by the group. Behind it, `loss_mask` is 1 where the
     policy wrote the token and 0 where the environment did; `logprobs` are the engine's, 0 where the mask is 0.
-    All three lists have the same length.
+    All three are [T].
     """
 
-    token_ids: list[int]
-    logprobs: list[float]
-    loss_mask: list[int]
+    token_ids: TokenIds
+    logprobs: Logprobs
+    loss_mask: Mask
     prompt_length: int
     turns: int
     policy_version: int
@@ -51,7 +56,7 @@ class Rollout(msgspec.Struct, frozen=True):
     error: str | None = None
 
 
-class Group(msgspec.Struct, frozen=True):
+class Group(msgspec.Struct, frozen=True, eq=False):
     """The rollouts of one prompt: whole, and all of one policy version."""
 
     prompt: Prompt
@@ -63,7 +68,7 @@ class Group(msgspec.Struct, frozen=True):
         return self.rollouts[0].policy_version
 
 
-class MicroBatch(msgspec.Struct, frozen=True):
+class MicroBatch(msgspec.Struct, frozen=True, eq=False):
     """Sequences packed on one axis for one forward pass of one learner rank.
 
     Attributes:
@@ -100,9 +105,10 @@ class StepReport(msgspec.Struct, frozen=True):
     seconds: float
 
 
-class Adapter(msgspec.Struct, frozen=True):
-    """A LoRA adapter in PEFT's format: the bytes of `adapter_model.safetensors` and `adapter_config.json`."""
+class Adapter(msgspec.Struct, frozen=True, eq=False):
+    """A LoRA adapter in PEFT's format: the content of `adapter_model.safetensors` and `adapter_config.json`, and the
+    SHA-256 of the weights."""
 
-    weights: bytes
+    weights: Bytes
     config: bytes
     digest: str

@@ -103,10 +103,10 @@ def _take(
     learner: "DeepSpeedLearner", record: StepRecord, config: Config, step: int
 ) -> tuple[StepReport, list[list[float]]]:
     """One optimizer step on recorded rollouts: what the learner reports, and each rollout's advantage."""
-    from rezero_ray.batch import build_batch
+    from rezero_ray.batch import build_batch, micro_batches
 
     batch = build_batch(record.groups, config, ranks=1)
-    return learner.step(batch.micro_batches[0], batch.normalizers, step), batch.advantages
+    return learner.step(micro_batches(batch.trees[0]), batch.normalizers, step), batch.advantages
 
 
 def _with_loss(config: Config, loss: str) -> Config:

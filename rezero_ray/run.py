@@ -173,7 +173,7 @@ class Training:
         """The start-up canary. Returns its probe, the ids of one real prompt and completion."""
         crew, version = self._crew, self._schedule.version
         prompt = self._sampler_at_the_start().take(1)[0]
-        probe = crew.environments.one_group(prompt, version).rollouts[0].token_ids
+        probe = crew.environments.one_group(prompt, version).rollouts[0].token_ids.tolist()
         run_canary(
             self._config,
             crew.learners,

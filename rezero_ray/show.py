@@ -130,7 +130,7 @@ class Page:
             f"advantage {advantage:+.4g}",
             f"policy version {rollout.policy_version}",
             _count(rollout.turns, "turn"),
-            f"{_count(sum(rollout.loss_mask), 'token')} written",
+            f"{_count(int(rollout.loss_mask.sum()), 'token')} written",
             *(["truncated"] if rollout.truncated else []),
         ]
         self.line(f"\n{name}: {', '.join(facts)}", indent=2, style="bold")
@@ -140,7 +140,8 @@ class Page:
 
 
 def _prompt_ids(rollout: Rollout) -> list[int]:
-    return rollout.token_ids[: rollout.prompt_length]
+    ids: list[int] = rollout.token_ids[: rollout.prompt_length].tolist()
+    return ids
 
 
 def _headline(row: Mapping[str, Any] | None) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from rezero_ray.codec import encode_json, from_json
 from rezero_ray.config.problems import ConfigError, Origin, Problem
 from rezero_ray.records import Group, Prompt, Rollout
 
@@ -28,7 +29,7 @@ FASTEST = 1
 _NAME = re.compile(r"step_(\d{6,})\.jsonl(?:\.gz)?")
 
 
-class StepRecord(msgspec.Struct, frozen=True):
+class StepRecord(msgspec.Struct, frozen=True, eq=False):
     """A step as read back: its groups, in the file's order, and the advantage of each rollout of each group.
 
     The groups' `seconds` were not recorded and are 0.
@@ -53,9 +54,8 @@ def write_step(
         advantages: of each rollout of each group.
         compress_above: bytes of JSON above which the file is gzip'd.
     """
-    encoder = msgspec.json.Encoder()
     lines = [
-        encoder.encode(_row(group.prompt, rollout, advantage)) + b"\n"
+        encode_json(_row(group.prompt, rollout, advantage)) + b"\n"
         for group, group_advantages in zip(groups, advantages, strict=True)
         for rollout, advantage in zip(group.rollouts, group_advantages, strict=True)
     ]
@@ -133,9 +133,8 @@ def _paths(run: Path, step: int) -> tuple[Path, Path]:
 
 
 def _row(prompt: Prompt, rollout: Rollout, advantage: float) -> dict[str, Any]:
-    row = {"prompt": msgspec.to_builtins(prompt), **msgspec.to_builtins(rollout), "advantage": advantage}
-    row["text"] = [{key: _encodable(value) for key, value in message.items()} for message in rollout.text]
-    return row
+    text = [{key: _encodable(value) for key, value in message.items()} for message in rollout.text]
+    return {"prompt": prompt, **msgspec.structs.asdict(rollout), "text": text, "advantage": advantage}
 
 
 def _encodable(text: str) -> str:
@@ -168,11 +167,10 @@ def _parsed(path: Path, number: int, line: bytes) -> tuple[Prompt, Rollout, floa
     try:
         prompt = msgspec.convert(row["prompt"], Prompt)
         advantage = msgspec.convert(row["advantage"], float)
-        row["logprobs"] = [math.nan if logprob is None else logprob for logprob in row["logprobs"]]
         row["components"] = {
             name: math.nan if value is None else value for name, value in row["components"].items()
         }
-        rollout = msgspec.convert(row, Rollout)
+        rollout = from_json(row, Rollout)
     except msgspec.ValidationError as error:
         raise _damaged(path, number, f"is no rollout: {error}") from None
     except KeyError as error:

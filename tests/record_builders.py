@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rezero_ray.config.schema import Config
 from rezero_ray.models.smollm2 import DEFAULT_OUTPUT
 from rezero_ray.records import Adapter, Group, Prompt, Rollout
@@ -56,9 +58,12 @@ def make_rollout(
     if logprobs is None:
         logprobs = [-(len(prompt) + i + 1) / 64 for i in range(len(tail))]
     return Rollout(
-        token_ids=[*prompt, *tail],
-        logprobs=[0.0] * len(prompt) + [p if m else 0.0 for p, m in zip(logprobs, trained, strict=True)],
-        loss_mask=[0] * len(prompt) + trained,
+        token_ids=np.array([*prompt, *tail], dtype=np.int32),
+        logprobs=np.array(
+            [0.0] * len(prompt) + [p if m else 0.0 for p, m in zip(logprobs, trained, strict=True)],
+            dtype=np.float32,
+        ),
+        loss_mask=np.array([0] * len(prompt) + trained, dtype=np.uint8),
         prompt_length=len(prompt),
         turns=turns,
         policy_version=policy_version,
@@ -82,4 +87,5 @@ def make_group(
 def make_adapter(content: bytes = b"weights") -> Adapter:
     import hashlib
 
-    return Adapter(weights=content, config=b'{"r": 8}', digest=hashlib.sha256(content).hexdigest())
+    weights = np.frombuffer(content, dtype=np.uint8)
+    return Adapter(weights=weights, config=b'{"r": 8}', digest=hashlib.sha256(content).hexdigest())

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rezero_ray.advantages import group_advantages
-from rezero_ray.batch import TrainingBatch, build_batch, padding_micro_batch, single_sequence
+from rezero_ray.batch import TrainingBatch, build_batch, micro_batches, padding_micro_batch, single_sequence
 from rezero_ray.records import Group, MicroBatch, Rollout
 from tests.record_builders import make_config, make_group, make_rollout
 
@@ -49,7 +49,7 @@ def build(groups: list[Group], ranks: int = 1, **changes: Any) -> TrainingBatch:
 
 def in_use(batch: TrainingBatch) -> list[MicroBatch]:
     """The micro-batches that train something."""
-    return [micro for rank in batch.micro_batches for micro in rank if micro.loss_mask.any()]
+    return [micro for rank in batch.trees for micro in micro_batches(rank) if micro.loss_mask.any()]
 
 
 def visible(micro: MicroBatch, source: int) -> list[int]:
@@ -67,8 +67,9 @@ def expected_tokens(groups: list[Group], *, all_computed: bool) -> list[tuple[An
         for rollout, advantage in zip(group.rollouts, advantages, strict=True):
             for at, trained in enumerate(rollout.loss_mask):
                 if trained and (advantage != 0 or all_computed):
-                    seen = tuple(rollout.token_ids[:at])
-                    found.append((number, seen, rollout.token_ids[at], rollout.logprobs[at], advantage))
+                    seen = tuple(rollout.token_ids[:at].tolist())
+                    token, logprob = int(rollout.token_ids[at]), float(rollout.logprobs[at])
+                    found.append((number, seen, token, logprob, advantage))
             number += 1
     return found
 
@@ -105,9 +106,9 @@ def test_segments_cover_the_axis_in_order_and_no_micro_batch_is_above_the_limit(
     groups: list[Group], layout: dict[str, Any]
 ) -> None:
     batch = build(groups, **layout)
-    assert len(batch.micro_batches) == layout["ranks"]
-    assert len({len(rank) for rank in batch.micro_batches}) == 1
-    for micro in (micro for rank in batch.micro_batches for micro in rank):
+    assert len(batch.trees) == layout["ranks"]
+    assert len({len(rank) for rank in batch.trees}) == 1
+    for micro in (micro for rank in batch.trees for micro in micro_batches(rank)):
         assert len(micro.token_ids) == len(micro.position_ids) <= layout["trainer__micro_batch_tokens"]
         assert [s[0] for s in micro.segments] == [0, *(s[1] for s in micro.segments[:-1])]
         assert micro.segments[-1][1] == len(micro.token_ids)
@@ -173,8 +174,8 @@ def test_a_shared_prompt_is_computed_once() -> None:
 def test_a_group_is_spread_over_the_ranks() -> None:
     group = make_group([make_rollout([1], [2] * 20, reward=n) for n in range(4)])
     batch = build([group], ranks=4, trainer__micro_batch_tokens=1000)
-    assert [len(rank) for rank in batch.micro_batches] == [1, 1, 1, 1]
-    assert all(rank[0].loss_mask.sum() == 20 for rank in batch.micro_batches)
+    assert [len(rank) for rank in batch.trees] == [1, 1, 1, 1]
+    assert all(micro_batches(rank)[0].loss_mask.sum() == 20 for rank in batch.trees)
 
 
 def test_rollouts_of_a_group_that_begin_differently_do_not_share_a_prompt() -> None:
@@ -205,7 +206,6 @@ def test_a_single_sequence_is_scored_at_every_token_but_the_first() -> None:
 def test_a_step_without_a_trained_token_still_gives_every_rank_one_round() -> None:
     silent = make_rollout([1, 2, 3], [4], mask=[0])
     batch = build([make_group([silent, silent])], ranks=3)
-    assert [len(rank) for rank in batch.micro_batches] == [1, 1, 1]
-    assert all(
-        float(micro_batch.loss_mask.sum()) == 0 for rank in batch.micro_batches for micro_batch in rank
-    )
+    assert [len(rank) for rank in batch.trees] == [1, 1, 1]
+    assert not in_use(batch)
+    assert all(len(micro.token_ids) for rank in batch.trees for micro in micro_batches(rank))

@@ -3,10 +3,12 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from rezero_ray import checkpoint
 from rezero_ray.checkpoint import COMPLETE, RunState, checkpoint_path, load_before, load_newest
+from rezero_ray.codec import encode
 from rezero_ray.records import Prompt
 from rezero_ray.sampler import SamplerState
 from rezero_ray.schedule import ScheduleState
@@ -34,9 +36,8 @@ def state(step: int) -> RunState:
 def save(output: Path, *steps: int, keep_last: int = 10) -> None:
     for step in steps:
         content = f"step {step}".encode()
-        checkpoint.save(
-            output, state(step), b"learner " + content, make_adapter(content), keep_last=keep_last
-        )
+        learner = np.frombuffer(b"learner " + content, dtype=np.uint8)
+        checkpoint.save(output, state(step), learner, make_adapter(content), keep_last=keep_last)
 
 
 def steps_there(output: Path) -> list[int]:
@@ -53,9 +54,9 @@ def test_what_is_saved_comes_back(tmp_path: Path) -> None:
     save(tmp_path, 5, 12)
     found, passed_over = load_newest(tmp_path)
     assert found is not None
-    assert found.run == state(12)
-    assert found.learner == b"learner step 12"
-    assert found.adapter == make_adapter(b"step 12")
+    assert encode(found.run) == encode(state(12))
+    assert found.learner.tobytes() == b"learner step 12"
+    assert encode(found.adapter) == encode(make_adapter(b"step 12"))
     assert passed_over == []
 
 

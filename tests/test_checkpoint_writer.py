@@ -3,6 +3,7 @@
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from rezero_ray import checkpoint
@@ -12,6 +13,8 @@ from rezero_ray.errors import RunError
 from rezero_ray.sampler import SamplerState
 from rezero_ray.schedule import ScheduleState
 from tests.record_builders import make_adapter
+
+LEARNER = np.frombuffer(b"learner", dtype=np.uint8)
 
 
 def state(step: int) -> RunState:
@@ -29,7 +32,7 @@ def test_the_caller_goes_on_while_it_is_written(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(checkpoint, "save", slow_save)
     saved: list[Path] = []
     with CheckpointWriter(tmp_path, 3, saved.append) as writer:
-        writer.begin(state(1), b"learner", make_adapter())
+        writer.begin(state(1), LEARNER, make_adapter())
         assert saved == []
         may_write.set()
         writer.finish()
@@ -42,7 +45,7 @@ def test_the_caller_goes_on_while_it_is_written(tmp_path: Path, monkeypatch: pyt
 def test_leaving_waits_for_the_last_one(tmp_path: Path) -> None:
     with CheckpointWriter(tmp_path, 3, lambda _: None) as writer:
         for step in (1, 2):
-            writer.begin(state(step), b"learner", make_adapter())
+            writer.begin(state(step), LEARNER, make_adapter())
     found, passed_over = load_newest(tmp_path)
     assert found is not None
     assert (found.run.step, passed_over) == (2, [])
@@ -52,14 +55,14 @@ def test_a_full_disk_is_an_error_of_the_run_and_costs_no_earlier_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with CheckpointWriter(tmp_path, 1, lambda _: None) as writer:
-        writer.begin(state(1), b"learner", make_adapter())
+        writer.begin(state(1), LEARNER, make_adapter())
         writer.finish()
 
         def full(path: Path, content: bytes) -> None:
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(checkpoint, "_write", full)
-        writer.begin(state(2), b"learner", make_adapter())
+        writer.begin(state(2), LEARNER, make_adapter())
         with pytest.raises(RunError, match="No space left") as found:
             writer.finish()
         assert found.value.kind == "checkpoint"

@@ -144,5 +144,5 @@ def test_every_rollout_of_a_step_is_recorded_with_its_ids_and_its_advantage(tmp_
     assert [record["advantage"] for record in records] == [0.5, -0.5, 0.0]
     assert [record["prompt"]["index"] for record in records] == [7, 7, 8]
     first = groups[0].rollouts[0]
-    assert records[0]["logprobs"] == first.logprobs
-    assert records[0]["loss_mask"] == first.loss_mask
+    assert records[0]["logprobs"] == first.logprobs.tolist()
+    assert records[0]["loss_mask"] == first.loss_mask.tolist()

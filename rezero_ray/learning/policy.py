@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -124,7 +125,7 @@ def encode_adapter(tensors: dict[str, torch.Tensor], config: Config) -> Adapter:
         metadata={"format": "pt"},
     )
     return Adapter(
-        weights=weights,
+        weights=np.frombuffer(weights, dtype=np.uint8),
         config=json.dumps(description, indent=2, sort_keys=True).encode(),
         digest=hashlib.sha256(weights).hexdigest(),
     )

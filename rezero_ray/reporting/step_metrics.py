@@ -51,8 +51,8 @@ def step_metrics(
     """
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     rewards = [rollout.reward for rollout in rollouts]
-    prompt_tokens = sum(r.loss_mask.count(0) for r in rollouts)
-    completion_tokens = sum(r.loss_mask.count(1) for r in rollouts)
+    completion_tokens = batch.normalizers["tokens"]
+    prompt_tokens = sum(len(r.token_ids) for r in rollouts) - completion_tokens
     staleness = [report.step - 1 - r.policy_version for r in rollouts]
     row: dict[str, float | int] = {
         "step": report.step,

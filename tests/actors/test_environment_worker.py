@@ -11,6 +11,7 @@ import pytest
 
 from actors.environment_worker import EnvironmentWorker
 from actors.rollout_engine import Completion
+from rezero_ray.codec import decode
 from rezero_ray.errors import RunError
 from rezero_ray.records import Group, Prompt
 from rezero_ray.schedule import Send
@@ -84,8 +85,7 @@ def worker_of(fault: str, **changes: Any) -> Any:
 
 def run(worker: Any, *, attempt: int = 1, engine: ScriptedEngine | None = None) -> Group:
     send = Send(Prompt(index=3, environment="fragile", example=1), engine=0, version=7, attempt=attempt)
-    group: Group = asyncio.run(worker.run_group(send, engine or ScriptedEngine()))
-    return group
+    return decode(asyncio.run(worker.run_group(send, engine or ScriptedEngine())), Group)
 
 
 @pytest.mark.usefixtures("fragile")

@@ -11,7 +11,7 @@ from rezero_ray.records import Rollout, Turn
 
 FIELDS: dict[str, Any] = {"policy_version": 3, "reward": 0.5, "components": {"right": 1.0}, "text": []}
 IDS = st.lists(st.integers(0, 99), max_size=6)
-LOGPROBS = st.floats(-20, 0)
+LOGPROBS = st.floats(-20, 0, width=32)
 
 
 @st.composite
@@ -33,7 +33,7 @@ def merged(*turns: Turn) -> Rollout:
 @given(turns=trajectories())
 def test_the_sequence_is_the_last_turns_and_the_mask_marks_what_the_policy_wrote(turns: list[Turn]) -> None:
     rollout = merged(*turns)
-    assert rollout.token_ids == [*turns[-1].prompt_ids, *turns[-1].completion_ids]
+    assert rollout.token_ids.tolist() == [*turns[-1].prompt_ids, *turns[-1].completion_ids]
     assert len(rollout.token_ids) == len(rollout.logprobs) == len(rollout.loss_mask)
     at = [i for i, trained in enumerate(rollout.loss_mask) if trained]
     assert [rollout.token_ids[i] for i in at] == [i for turn in turns for i in turn.completion_ids]
@@ -44,7 +44,7 @@ def test_the_sequence_is_the_last_turns_and_the_mask_marks_what_the_policy_wrote
 @given(turns=trajectories())
 def test_the_prompt_is_the_first_turns_and_the_turns_are_counted(turns: list[Turn]) -> None:
     rollout = merged(*turns)
-    assert rollout.token_ids[: rollout.prompt_length] == turns[0].prompt_ids
+    assert rollout.token_ids[: rollout.prompt_length].tolist() == turns[0].prompt_ids
     assert not any(rollout.loss_mask[: rollout.prompt_length])
     assert rollout.turns == len(turns)
 
@@ -54,9 +54,9 @@ def test_two_turns_with_the_environments_answer_between() -> None:
         Turn(prompt_ids=[1, 2], completion_ids=[3], logprobs=[-0.1]),
         Turn(prompt_ids=[1, 2, 3, 4, 5], completion_ids=[6, 7], logprobs=[-0.2, -0.3]),
     )
-    assert rollout.token_ids == [1, 2, 3, 4, 5, 6, 7]
-    assert rollout.loss_mask == [0, 0, 1, 0, 0, 1, 1]
-    assert rollout.logprobs == [0, 0, -0.1, 0, 0, -0.2, -0.3]
+    assert rollout.token_ids.tolist() == [1, 2, 3, 4, 5, 6, 7]
+    assert rollout.loss_mask.tolist() == [0, 0, 1, 0, 0, 1, 1]
+    assert rollout.logprobs.tolist() == pytest.approx([0, 0, -0.1, 0, 0, -0.2, -0.3])
     assert (rollout.policy_version, rollout.reward, rollout.components) == (3, 0.5, {"right": 1.0})
 
 

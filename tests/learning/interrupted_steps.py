@@ -11,20 +11,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import msgspec
+import numpy as np
 
-from rezero_ray.records import Group
+from rezero_ray.codec import decode, encode
+from rezero_ray.records import Bytes, Group
 from tests.learning.fixed_step import config_of, groups_of
 
 STEPS = 3
 
 
 def take(
-    state: bytes | None, first: int, config: Any, groups: list[Group], rank: int, world: int
-) -> list[bytes]:
+    state: Bytes | None, first: int, config: Any, groups: list[Group], rank: int, world: int
+) -> list[Bytes | None]:
     """States after each step from `first` on, by a new learner that begins with `state`."""
     from actors.deepspeed_learner import DeepSpeedLearner
-    from rezero_ray.batch import build_batch
+    from rezero_ray.batch import build_batch, micro_batches
 
     learner = DeepSpeedLearner(config, "cpu", world)
     if state is not None:
@@ -32,8 +33,8 @@ def take(
     states = []
     for step in range(first, STEPS + 1):
         batch = build_batch(groups, config, ranks=world)
-        learner.step(batch.micro_batches[rank], batch.normalizers, step)
-        states.append(learner.state() or b"")
+        learner.step(micro_batches(batch.trees[rank]), batch.normalizers, step)
+        states.append(learner.state())
     return states
 
 
@@ -49,7 +50,7 @@ def main() -> None:
         states.mkdir()
         learner = DeepSpeedLearner(config, "cpu", 1)
         groups = groups_of(lambda ids: learner.logprobs(single_sequence(ids)))
-        recorded.write_bytes(msgspec.msgpack.encode(groups))
+        recorded.write_bytes(encode(groups))
         whole = take(None, 1, config, groups, 0, 1)
         for step, state in enumerate(whole, start=1):
             (states / f"whole-{step}.safetensors").write_bytes(state)
@@ -57,8 +58,8 @@ def main() -> None:
             resumed = take(whole[step - 1], step + 1, config, groups, 0, 1)
             (states / f"interrupted-after-{step}.safetensors").write_bytes(resumed[-1])
     else:
-        groups = msgspec.msgpack.decode(recorded.read_bytes(), type=list[Group])
-        first = (states / "whole-1.safetensors").read_bytes()
+        groups = decode(recorded.read_bytes(), list[Group])
+        first = np.fromfile(states / "whole-1.safetensors", dtype=np.uint8)
         resumed = take(first, 2, config, groups, int(rank), int(world))
         if int(rank) == 0:
             (states / f"{world}-ranks.safetensors").write_bytes(resumed[-1])

@@ -11,6 +11,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from rezero_ray.records import Bytes
 from tests.learning.fixed_step import LOSSES, config_of, groups_of
 
 SPLITS: dict[str, dict[str, Any]] = {
@@ -20,10 +23,10 @@ SPLITS: dict[str, dict[str, Any]] = {
 }
 
 
-def norms(model: str, state: bytes, rank: int, world: int) -> dict[str, dict[str, float]]:
+def norms(model: str, state: Bytes, rank: int, world: int) -> dict[str, dict[str, float]]:
     """Every loss and split from the same adapter and optimizer state."""
     from actors.deepspeed_learner import DeepSpeedLearner
-    from rezero_ray.batch import build_batch, single_sequence
+    from rezero_ray.batch import build_batch, micro_batches, single_sequence
 
     found: dict[str, dict[str, float]] = {}
     groups = None
@@ -35,7 +38,7 @@ def norms(model: str, state: bytes, rank: int, world: int) -> dict[str, dict[str
         for name, changes in SPLITS.items():
             learner.load_state(state)
             batch = build_batch(groups, config_of(model, loss, **changes), ranks=world)
-            report = learner.step(batch.micro_batches[rank], batch.normalizers, 1)
+            report = learner.step(micro_batches(batch.trees[rank]), batch.normalizers, 1)
             found[loss][name] = report.grad_norm
     return found
 
@@ -43,7 +46,7 @@ def norms(model: str, state: bytes, rank: int, world: int) -> dict[str, dict[str
 def main() -> None:
     model, adapter, rank, world, port, result = sys.argv[1:]
     os.environ.update(RANK=rank, WORLD_SIZE=world, LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
-    state = Path(adapter, "state").read_bytes()
+    state = np.fromfile(Path(adapter, "state"), dtype=np.uint8)
     Path(result).write_text(json.dumps(norms(model, state, int(rank), int(world))))
 
 

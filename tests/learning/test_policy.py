@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rezero_ray.batch import build_batch, single_sequence
+from rezero_ray.batch import build_batch, micro_batches, single_sequence
 from rezero_ray.config.schema import Config
 from rezero_ray.learning.policy import PolicyModel, build_policy, encode_adapter, micro_batch_tensors
 from rezero_ray.models.tiny import make_tiny_deepseek_v3, make_tiny_llama
@@ -91,7 +91,7 @@ class Models:
 
     def alone(self, token_ids: list[int], attention: str) -> Tensor:
         """Logprobs [T - 1] of all tokens but the first, by transformers' own attention."""
-        logits = self.yardsticks[attention](input_ids=torch.tensor([token_ids])).logits[0, :-1] / TEMPERATURE
+        logits = self.yardsticks[attention](input_ids=torch.as_tensor(token_ids)[None]).logits[0, :-1] / TEMPERATURE
         return torch.log_softmax(logits, dim=-1).gather(1, torch.tensor(token_ids[1:])[:, None]).squeeze(1)
 
     def gradients(self, value: Tensor, model: nn.Module | None = None) -> dict[str, Tensor]:
@@ -109,7 +109,7 @@ def models(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def packed(config: Config, groups: list[Group]) -> MicroBatch:
-    ((micro,),) = build_batch(groups, config, ranks=1).micro_batches
+    (micro,) = micro_batches(build_batch(groups, config, ranks=1).trees[0])
     return micro
 
 

@@ -28,7 +28,7 @@ def record(model: str, output: str) -> None:
     """Take the steps and record them as a run does."""
     from actors.deepspeed_learner import DeepSpeedLearner
     from rezero_ray import checkpoint
-    from rezero_ray.batch import build_batch, single_sequence
+    from rezero_ray.batch import build_batch, micro_batches, single_sequence
     from rezero_ray.reporting.step_metrics import StepLosses, StepTimes, step_metrics
     from rezero_ray.run_directory import RunDirectory
     from rezero_ray.sampler import SamplerState
@@ -42,7 +42,7 @@ def record(model: str, output: str) -> None:
     for step in range(1, STEPS + 1):
         groups = groups_of(lambda ids: learner.logprobs(single_sequence(ids)))
         batch = build_batch(groups, config, ranks=1)
-        report = learner.step(batch.micro_batches[0], batch.normalizers, step)
+        report = learner.step(micro_batches(batch.trees[0]), batch.normalizers, step)
         directory.add_rollouts(step, groups, batch.advantages)
         times = StepTimes(step=3.0, rollout=1.0, wait=1.0, train=1.0, sync=1.0)
         directory.add_metrics(step_metrics(groups, batch, report, times, StepLosses()))

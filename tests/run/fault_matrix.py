@@ -26,7 +26,8 @@ from tests.run.train_process import ROOT, TrainProcess, descendants, read_lines
 ENVIRONMENTS = Path(__file__).parent / "environments"
 PHASES = ("generation", "scoring", "training", "publishing", "checkpoint")
 BATCH = 2
-STEPS = len(PHASES) + 1
+STEPS = 3 * len(PHASES)
+"""Two steps can go on while the engine is away, so many lie between two kills."""
 LONGEST = 300.0
 
 
