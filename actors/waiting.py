@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 
 from rezero_ray.errors import Kind, ProcessDied, RunError
 
@@ -31,7 +31,7 @@ def result_of(reference: Any, what: str, *, kind: Kind = "cluster") -> Any:
 
     Raises:
         RunError: what the actor raised; of `kind`, if it was anything else.
-        ProcessDied: the actor's process is gone.
+        ProcessDied: the actor's process is gone, or the node that had its answer.
     """
     try:
         return ray.get(reference)
@@ -40,7 +40,10 @@ def result_of(reference: Any, what: str, *, kind: Kind = "cluster") -> Any:
         if isinstance(cause, RunError):
             raise cause from error
         raise RunError(kind, f"{what} failed: {type(cause).__name__}: {_last_line(cause)}") from error
-    except RayActorError as error:
+    except (
+        RayActorError,
+        ObjectLostError,
+    ) as error:  # its process is gone, or with its node what it answered
         raise ProcessDied(kind, f"{what}: the process died: {_first_line(error)}") from error
 
 

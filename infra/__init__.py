@@ -4,15 +4,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from infra.cluster import Cluster
+from rezero_ray.config.infra import RayInfraConfig
 from rezero_ray.config.schema import Config
 
 
 @contextmanager
 def start_cluster(config: Config, *, gpus: int) -> Iterator[Cluster]:
     """Bring up the cluster that `[infra] kind` names, and end it with the context."""
-    from infra.local.bootstrap import start
+    if isinstance(config.infra, RayInfraConfig):
+        from infra.ray import bootstrap as ray
 
-    with start(config.infra, gpus=gpus) as cluster:
+        context = ray.start(config.infra, gpus=gpus)
+    else:
+        from infra.local import bootstrap as local
+
+        context = local.start(config.infra, gpus=gpus)
+    with context as cluster:
         yield cluster
 
 

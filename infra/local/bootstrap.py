@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from infra.cluster import Cluster
-from rezero_ray.config.schema import LocalInfraConfig
+from rezero_ray.config.infra import LocalInfraConfig
 
 GIB = 1024**3
 LARGEST_STORE = 8 * GIB

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from rezero_ray.config.keys import tables_of
+from rezero_ray.config.layers import TAGGED_TABLES
 from rezero_ray.config.problems import shown
 from rezero_ray.config.schema import Config
 
@@ -60,13 +61,16 @@ def _table_section(table: type[BaseModel], path: tuple[str, ...], *, array: bool
 
 
 def _tagged_section(tables: list[type[BaseModel]], path: tuple[str, ...], field: FieldInfo) -> Iterator[str]:
-    """A table whose keys depend on its `type`: what all have in common, then each."""
+    """A table whose keys depend on one of them, its tag: what all have in common, then each."""
+    tag = TAGGED_TABLES[path]
     yield f"## `[{'.'.join(path)}]`\n"
-    yield f"{field.description} Without it: {shown(tables[0].model_fields['type'].default)}. Of all:\n"
+    yield f"{field.description} Without `{tag}`: {shown(tables[0].model_fields[tag].default)}."
     common = [key for key in tables[0].model_fields if all(key in table.model_fields for table in tables)]
-    yield from _rows(tables[0], [key for key in common if key != "type"])
+    shared = [key for key in common if key != tag]
+    yield "Of all:\n" if shared else ""
+    yield from _rows(tables[0], shared)
     for table in tables:
-        yield f"### `type = {shown(table.model_fields['type'].default)}`\n"
+        yield f"### `{tag} = {shown(table.model_fields[tag].default)}`\n"
         yield f"{_first_line(table)}\n"
         own = [key for key in table.model_fields if key not in common]
         if own:

@@ -6,26 +6,16 @@ environments (target modules, imports, prompt lengths) is checked in `rezero_ray
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt
+from pydantic import BeforeValidator, Field, PositiveInt
 
+from rezero_ray.config.infra import InfraConfig, LocalInfraConfig
+from rezero_ray.config.table import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, Table
 from rezero_ray.losses.options import ImportanceSamplingOptions, LossOptions
 
-NonNegativeInt = Annotated[int, Field(ge=0)]
-PositiveFloat = Annotated[float, Field(gt=0)]
-NonNegativeFloat = Annotated[float, Field(ge=0)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Betas = Annotated[
     tuple[Beta, Beta], BeforeValidator(lambda given: tuple(given) if isinstance(given, list) else given)
 ]  # TOML has lists only
-Fraction = Annotated[float, Field(gt=0, le=1)]
-
-
-class Table(BaseModel):
-    """A TOML table: unknown keys are errors, values keep their types, nothing changes after loading."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, validate_default=True, allow_inf_nan=False
-    )
 
 
 class ModelConfig(Table):
@@ -296,15 +286,6 @@ class FaultsConfig(Table):
     )
 
 
-class LocalInfraConfig(Table):
-    kind: Literal["local"] = Field(default="local", description="Start Ray on this machine.")
-    num_cpus: PositiveInt | None = Field(default=None, description="CPUs Ray may use; all when unset.")
-    object_store_gib: PositiveFloat | None = Field(
-        default=None, description="Ray object store in GiB; sized to fit shared memory when unset."
-    )
-    dashboard: bool = Field(default=True, description="Serve the Ray dashboard on the loopback interface.")
-
-
 class Config(Table):
     """A run. Later files and then command-line flags win over earlier ones."""
 
@@ -332,4 +313,4 @@ class Config(Table):
     trust: TrustConfig = Field(default_factory=TrustConfig, description="Engine and learner must agree.")
     limits: LimitsConfig = Field(default_factory=LimitsConfig, description="Bounds of every wait.")
     faults: FaultsConfig = Field(default_factory=FaultsConfig, description="What is tried again.")
-    infra: LocalInfraConfig = Field(default_factory=LocalInfraConfig, description="Where Ray comes from.")
+    infra: InfraConfig = Field(default_factory=LocalInfraConfig, description="Where Ray comes from.")

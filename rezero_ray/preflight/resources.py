@@ -41,7 +41,7 @@ def _gpus(config: Config, machine: Machine, device: Device) -> Findings:
 
 
 def _object_store(config: Config, machine: Machine) -> Findings:
-    wanted = config.infra.object_store_gib
+    wanted = getattr(config.infra, "object_store_gib", None)  # only some backends start Ray
     if wanted is None or wanted <= machine.shm_gib:
         return Findings()
     what = f"/dev/shm has {machine.shm_gib:.1f} GiB free"

@@ -91,7 +91,10 @@ class Models:
 
     def alone(self, token_ids: list[int], attention: str) -> Tensor:
         """Logprobs [T - 1] of all tokens but the first, by transformers' own attention."""
-        logits = self.yardsticks[attention](input_ids=torch.as_tensor(token_ids)[None]).logits[0, :-1] / TEMPERATURE
+        logits = (
+            self.yardsticks[attention](input_ids=torch.as_tensor(token_ids)[None]).logits[0, :-1]
+            / TEMPERATURE
+        )
         return torch.log_softmax(logits, dim=-1).gather(1, torch.tensor(token_ids[1:])[:, None]).squeeze(1)
 
     def gradients(self, value: Tensor, model: nn.Module | None = None) -> dict[str, Tensor]:

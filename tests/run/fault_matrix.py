@@ -31,43 +31,92 @@ STEPS = 3 * len(PHASES)
 LONGEST = 300.0
 
 
-class Target:
-    """One kind of process: how its command line begins, and which of those that begin so."""
+class Process:
+    """Of the run's processes, those whose command line begins so, one of them."""
 
-    def __init__(self, name: str, begins: str, which: int = 0) -> None:
-        self.name, self.begins, self.which = name, begins, which
+    arguments: tuple[str, ...] = ()
+
+    def __init__(self, begins: str, which: int = 0) -> None:
+        self._begins, self._which = begins, which
 
     def is_there(self, run: TrainProcess) -> bool:
-        return len(self._pids(run)) > self.which
+        return len(self._pids(run)) > self._which
 
     def kill(self, run: TrainProcess) -> None:
-        os.kill(self._pids(run)[self.which], signal.SIGKILL)
+        os.kill(self._pids(run)[self._which], signal.SIGKILL)
+
+    def end(self) -> None: ...
 
     def _pids(self, run: TrainProcess) -> list[int]:
-        if self.name == "controller":
-            return [run.process.pid]
-        return sorted(pid for pid in descendants(run.process.pid) if _command(pid).startswith(self.begins))
+        return sorted(pid for pid in descendants(run.process.pid) if _command(pid).startswith(self._begins))
 
 
-TARGETS = {
-    target.name: target
-    for target in (
-        Target("engine", "ray::RolloutEngine"),
-        Target("engine core", "VLLM::EngineCore"),
-        Target("worker", "ray::EnvironmentWorker"),
-        Target("rank 0", "ray::LearnerRank", 0),
-        Target("rank 1", "ray::LearnerRank", 1),
-        Target("rank 2", "ray::LearnerRank", 2),
-        Target("controller", ""),
-    )
+class Controller(Process):
+    """The command itself, which is then given again with --resume."""
+
+    def __init__(self) -> None:
+        super().__init__("")
+
+    def _pids(self, run: TrainProcess) -> list[int]:
+        return [run.process.pid]
+
+
+class Node(Process):
+    """A simulated node that holds every actor, in a Ray cluster whose head holds the controller alone.
+
+    Both are raylets on this machine. What dies is the node's, with all below it; an empty node takes its place.
+    """
+
+    def __init__(self) -> None:
+        from ray.cluster_utils import Cluster
+
+        super().__init__("ray::LearnerRank", 2)
+        os.environ.setdefault("RAY_worker_niceness", "0")
+        self._cluster = Cluster(
+            initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
+        )
+        self._add()
+        self.arguments = ("--infra.kind", "ray", "--infra.address", self._cluster.address)
+
+    def kill(self, run: TrainProcess) -> None:
+        raylet = self._raylet()
+        for pid in [raylet, *descendants(raylet)]:
+            os.kill(pid, signal.SIGKILL)
+        self._cluster.remove_node(self._node, allow_graceful=False)
+        self._add()
+
+    def end(self) -> None:
+        self._cluster.shutdown()
+
+    def _pids(self, run: TrainProcess) -> list[int]:
+        return sorted(pid for pid in descendants(self._raylet()) if _command(pid).startswith(self._begins))
+
+    def _add(self) -> None:
+        cpus = len(os.sched_getaffinity(0))
+        self._node = self._cluster.add_node(num_cpus=cpus, object_store_memory=500 * 2**20)
+
+    def _raylet(self) -> int:
+        return int(self._node.all_processes["raylet"][0].process.pid)
+
+
+TARGETS: dict[str, Callable[[], Process]] = {
+    "engine": lambda: Process("ray::RolloutEngine"),
+    "engine core": lambda: Process("VLLM::EngineCore"),
+    "worker": lambda: Process("ray::EnvironmentWorker"),
+    "rank 0": lambda: Process("ray::LearnerRank", 0),
+    "rank 1": lambda: Process("ray::LearnerRank", 1),
+    "rank 2": lambda: Process("ray::LearnerRank", 2),
+    "node": Node,
+    "controller": Controller,
 }
 
 
 class Trial:
     """A run and the kills that it is to outlive."""
 
-    def __init__(self, folder: Path, target: Target) -> None:
-        self.target, self.marks, self.output = target, folder / "marks", folder / "run"
+    def __init__(self, folder: Path, name: str) -> None:
+        self.name, self.target = name, TARGETS[name]()
+        self.marks, self.output = folder / "marks", folder / "run"
         self.marks.mkdir()
         model = make_tiny_llama(folder / "model", tokenizer_from=ROOT / "models/SmolLM2-135M-Instruct")
         self._arguments = [
@@ -76,6 +125,7 @@ class Trial:
             *("--orchestrator.sampling.max_tokens", "200", "--mlflow.enabled", "false"),
             *("--orchestrator.env.0.id", "slow_scoring", "--faults.restarts", "10"),
             *("--orchestrator.env.0.args", f'{{ marks = "{self.marks}" }}', "--faults.attempts", "10"),
+            *self.target.arguments,
         ]
         self.run = self._start()
 
@@ -87,11 +137,10 @@ class Trial:
         """
         seconds = {}
         for phase in PHASES:
-            done = self._steps_done()
             self._wait_for(phase)
-            killed = time.monotonic()
+            done, killed = self._steps_done(), time.monotonic()
             self.target.kill(self.run)
-            if self.target.name == "controller":
+            if self.name == "controller":
                 self.run.process.wait(30)
                 self.run = self._start("--resume")
             self._until(lambda done=done: self._steps_done() > done, f"a step after the kill in {phase}")
@@ -121,7 +170,7 @@ class Trial:
     def _wait_for(self, phase: str) -> None:
         """Until the run is in `phase`, after the start-up canary, and with the target back from the kill before."""
         self._until(lambda: "canary o_proj" in self.run.text, "the canary to pass")
-        self._until(lambda: self.target.is_there(self.run), f"a new {self.target.name}")
+        self._until(lambda: self.target.is_there(self.run), f"a new {self.name}")
         if phase in ("generation", "scoring"):
             mark, now = self.marks / phase, time.time()
             self._until(lambda: mark.exists() and mark.stat().st_mtime > now, phase)
@@ -158,11 +207,12 @@ def matrix(names: list[str]) -> dict[str, dict[str, float]]:
     found = {}
     for name in names:
         with tempfile.TemporaryDirectory() as folder:
-            trial = Trial(Path(folder), TARGETS[name])
+            trial = Trial(Path(folder), name)
             try:
                 found[name] = trial.outlive()
             finally:
                 trial.run.end()
+                trial.target.end()
         print(name, {phase: round(seconds, 1) for phase, seconds in found[name].items()}, flush=True)
     return found
 

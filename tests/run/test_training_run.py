@@ -5,11 +5,14 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.run.published_policy import assert_versions_are_those_named
 from tests.run.train_process import ObservedRun, TrainProcess, descendants, read_lines
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -40,8 +43,8 @@ CONTRACT_KEYS = [
 ]
 
 
-def prompts_of(run: Path, step: int) -> list[Any]:
-    return [row["prompt"] for row in read_lines(run / "rollouts" / f"step_{step:06d}.jsonl")]
+def rollouts_of(run: ObservedRun) -> list[dict[str, Any]]:
+    return [row for path in sorted(run.output.glob("rollouts/step_*.jsonl")) for row in read_lines(path)]
 
 
 def test_the_run_ends_with_0_and_one_line_a_step(finished_run: ObservedRun) -> None:
@@ -189,11 +192,15 @@ if __name__ == "__main__":
 """
 
 
-def test_killed_after_step_2_it_resumes_and_ends_like_an_undisturbed_run(
-    finished_run: ObservedRun, tmp_path: Path
-) -> None:
-    output = tmp_path / "killed"
-    first = TrainProcess(output, "--trust.canary", "false")
+@pytest.fixture(scope="module")
+def resumed_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObservedRun]:
+    """Rollouts up to two versions old; killed after step 2, and the same command again with --resume."""
+    output = tmp_path_factory.mktemp("resumed") / "run"
+    command = (
+        *("--max_steps", "5", "--orchestrator.max_async_level", "2", "--ckpt.keep_last", "5"),
+        *("--trust.canary", "false"),
+    )
+    first = TrainProcess(output, *command)
     try:
         first.wait_for(str(output / "checkpoints" / "step_000002"))
         processes = descendants(first.process.pid)
@@ -204,16 +211,35 @@ def test_killed_after_step_2_it_resumes_and_ends_like_an_undisturbed_run(
     while (left := [pid for pid in processes if alive(pid)]) and time.monotonic() < deadline:
         time.sleep(0.5)
     assert not left, "what the controller started ends with it"
-    second = TrainProcess(output, "--trust.canary", "false", "--resume")
+    second = TrainProcess(output, *command, "--resume")
     try:
-        assert second.wait() == 0, second.text
+        status = second.wait()
+        yield ObservedRun(output, second.text, status)
     finally:
         second.end()
-    assert "resumed after step 2" in second.text
-    rows = read_lines(output / "metrics.jsonl")
-    assert [row["step"] for row in rows] == [1, 2, 3]
-    for step in (1, 2, 3):
-        assert prompts_of(output, step) == prompts_of(finished_run.output, step)
+
+
+def test_killed_after_step_2_the_same_command_goes_on(resumed_run: ObservedRun) -> None:
+    assert resumed_run.status == 0, resumed_run.text
+    assert "resumed after step 2" in resumed_run.text
+    assert [row["step"] for row in resumed_run.metrics()] == [1, 2, 3, 4, 5]
+
+
+def test_every_prompt_is_trained_on_once_whatever_was_killed(resumed_run: ObservedRun) -> None:
+    trained = Counter(row["prompt"]["index"] for row in rollouts_of(resumed_run))
+    assert trained == Counter(dict.fromkeys(range(10), 4))
+
+
+def test_rollouts_are_as_old_as_the_bound_allows_and_no_older(resumed_run: ObservedRun) -> None:
+    assert max(row["staleness/max"] for row in resumed_run.metrics()) == 2
+
+
+@pytest.mark.parametrize("run", ["finished_run", "resumed_run"])
+def test_the_logprobs_of_a_rollout_are_those_of_the_version_it_names(
+    run: str, request: pytest.FixtureRequest
+) -> None:
+    found: ObservedRun = request.getfixturevalue(run)
+    assert_versions_are_those_named(found.output, rollouts_of(found)[::4])
 
 
 RAYS_OWN_AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")

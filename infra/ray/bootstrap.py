@@ -1,0 +1,46 @@
+"""Joins a Ray cluster as its driver; the run's actors end with this process, all else there goes on."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from infra.cluster import Cluster
+from rezero_ray.config.infra import RayInfraConfig
+from rezero_ray.errors import RunError
+
+
+@contextmanager
+def start(infra: RayInfraConfig, *, gpus: int) -> Iterator[Cluster]:
+    """Connect to the cluster; disconnect at the end of the context.
+
+    Raises:
+        RunError: no cluster answers, or it has fewer than `gpus` GPUs.
+    """
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
+    import ray
+
+    where = infra.address or os.environ.get("RAY_ADDRESS") or "auto"
+    try:
+        context = ray.init(address=where, log_to_driver=False, logging_level="warning", namespace="rezero")
+    except ConnectionError as error:
+        raise RunError(
+            "cluster",
+            f"no Ray cluster answers at {where} ({error}). Start one with `ray start --head`, or name its head "
+            "node in infra.address.",
+        ) from error
+    try:
+        have = ray.cluster_resources()
+        if have.get("GPU", 0) < gpus:
+            raise RunError(
+                "cluster",
+                f"the run names {gpus} GPUs, and the cluster at {where} has {have.get('GPU', 0):.0f}",
+            )
+        yield Cluster(
+            cpus=have.get("CPU", 0),
+            gpus=have.get("GPU", 0),
+            dashboard=f"http://{context.dashboard_url}" if context.dashboard_url else None,
+            logs=f"{ray._private.worker._global_node.get_session_dir_path()}/logs",
+        )
+    finally:
+        ray.shutdown()

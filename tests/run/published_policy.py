@@ -1,0 +1,60 @@
+"""The policies that a run published, in Transformers and PEFT: an implementation of neither engine nor learner."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tests.run.train_process import ROOT
+
+MODEL = ROOT / "models/SmolLM2-135M-Instruct"
+
+
+class PublishedPolicies:
+    """Policy version v is the base model with the adapter of checkpoint v; version 0 is the base model."""
+
+    def __init__(self, output: Path) -> None:
+        self._checkpoints = output / "checkpoints"
+        self._loaded: set[int] = set()
+
+    def difference(self, row: dict[str, Any], version: int) -> float:
+        """Largest difference of a rollout's logprobs, over the tokens that the policy wrote, from those that policy
+        `version` gives; in nats."""
+        import torch
+
+        ids, mask = torch.tensor(row["token_ids"]), torch.tensor(row["loss_mask"][1:], dtype=torch.bool)
+        with torch.no_grad():
+            scores = self._logits(ids[None], version)[0, :-1].log_softmax(-1)
+        own = scores.gather(1, ids[1:, None]).squeeze(1)
+        return float((own - torch.tensor(row["logprobs"][1:]))[mask].abs().max())
+
+    def _logits(self, ids: Any, version: int) -> Any:
+        if version == 0:
+            with self._model.disable_adapter():
+                return self._model(ids).logits
+        name = f"version-{version}"
+        if version not in self._loaded:
+            self._loaded.add(version)
+            self._model.load_adapter(str(self._checkpoints / f"step_{version:06d}/adapter"), name)
+        self._model.set_adapter(name)
+        return self._model(ids).logits
+
+    @cached_property
+    def _model(self) -> Any:
+        from peft import LoraConfig, PeftModel
+        from transformers import AutoModelForCausalLM
+
+        base = AutoModelForCausalLM.from_pretrained(MODEL, dtype="float32")
+        return PeftModel(base, LoraConfig(target_modules=["q_proj"]), adapter_name="unused").eval()
+
+
+def assert_versions_are_those_named(output: Path, rows: list[dict[str, Any]]) -> None:
+    """Every rollout was sampled from the version that it names, all of it: under any other its logprobs differ."""
+    policies = PublishedPolicies(output)
+    told_apart = 0
+    for row in rows:
+        version = row["policy_version"]
+        found = policies.difference(row, version)
+        assert found < 5e-3
+        if version:
+            told_apart += policies.difference(row, version - 1) > 10 * found
+    assert told_apart or all(row["policy_version"] == 0 for row in rows)
