@@ -11,7 +11,7 @@ from actors.engine_group import EngineGroup
 from actors.environment_group import EnvironmentGroup
 from actors.environment_worker import EnvironmentWorker
 from actors.learner_rank import LearnerGroup, LearnerRank
-from actors.placement import reserve, seat, seating
+from actors.placement import await_seats, reserve, seat, seating
 from actors.rollout_engine import RolloutEngine
 from rezero_ray.config.schema import Config
 from rezero_ray.errors import RunError
@@ -43,7 +43,9 @@ def start_crew(config: Config, device: str, *, cpus: float) -> Iterator[Crew]:
             for rank, s in enumerate(plan.ranks)
         ]
 
-    learners = LearnerGroup(make_ranks, config)
+    learners = LearnerGroup(
+        make_ranks, lambda: await_seats(group, plan.ranks, config.limits.learner_start), config
+    )
     seats = iter(plan.workers)
     environments = EnvironmentGroup(
         {

@@ -73,16 +73,22 @@ class LearnerRank:
 
 
 class LearnerGroup:
-    """All ranks, as one. Every wait is bounded by the config's `[limits]`."""
+    """All ranks, as one. Every wait is bounded by the config's `[limits]`.
 
-    def __init__(self, make_ranks: Callable[[], Sequence[Any]], config: Config) -> None:
-        self._make_ranks, self._limits = make_ranks, config.limits
+    `await_seats` returns when there is a place for new ranks.
+    """
+
+    def __init__(
+        self, make_ranks: Callable[[], Sequence[Any]], await_seats: Callable[[], None], config: Config
+    ) -> None:
+        self._make_ranks, self._await_seats, self._limits = make_ranks, await_seats, config.limits
         self._ranks = list(make_ranks())
 
     def restart(self) -> None:
         """End every rank and start new ones, which know nothing of the steps so far."""
         for rank in self._ranks:
             ray.kill(rank)
+        self._await_seats()
         self._ranks = list(self._make_ranks())
         self.start()
 

@@ -5,6 +5,7 @@ inference and for training is one bundle, shared by halves.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -12,6 +13,7 @@ import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from actors.waiting import wait_all
 from rezero_ray.config.schema import Config
 from rezero_ray.errors import RunError
 
@@ -114,6 +116,25 @@ def reserve(plan: Seating, seconds: float) -> PlacementGroup:
             "Ask for fewer GPUs or environment workers, or give Ray more (infra.num_cpus).",
         )
     return group
+
+
+def await_seats(group: PlacementGroup, seats: Sequence[Seat], seconds: float) -> None:
+    """Wait until the bundles of these seats are on nodes that answer.
+
+    Ray learns of a node's death some seconds after it, and would put new actors there until then.
+
+    Raises:
+        RunError: they are not within `seconds`.
+    """
+    here = ray.remote(num_cpus=0, max_retries=-1)(_nothing)
+    asked = [
+        here.options(scheduling_strategy=PlacementGroupSchedulingStrategy(group, where.bundle)).remote()
+        for where in seats
+    ]
+    wait_all(asked, seconds, "nodes for the learner ranks: the cluster has lost some and none replaced them")
+
+
+def _nothing() -> None: ...
 
 
 def seat(actor: Any, group: PlacementGroup, where: Seat, **options: Any) -> Any:

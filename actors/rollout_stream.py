@@ -100,8 +100,6 @@ class RolloutStream:
         if not references:
             raise RunError("cluster", "nothing is under way and the step has no batch")
         there, _ = ray.wait(references, num_returns=1, timeout=POLL_SECONDS)
-        if there:
-            there, _ = ray.wait(references, num_returns=len(references), timeout=0)
         for reference in there:
             if reference in groups:
                 self._receive(reference)

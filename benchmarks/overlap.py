@@ -168,7 +168,9 @@ def measure(level: int, steps: int) -> dict[str, Any]:
         stop = stack.enter_context(StopRequest())
         engines = EngineGroup([ray.remote(SleepingEngine).options(num_cpus=0).remote()], config)
         rank = ray.remote(SleepingRank).options(num_cpus=0)
-        learners = LearnerGroup(lambda: [rank.remote(i) for i in range(len(config.trainer_gpu_ids))], config)
+        learners = LearnerGroup(
+            lambda: [rank.remote(i) for i in range(len(config.trainer_gpu_ids))], lambda: None, config
+        )
         worker = ray.remote(SleepingWorker).options(num_cpus=0, max_concurrency=1000).remote()
         environments = EnvironmentGroup({config.orchestrator.env[0].id: [worker]}, engines.handles, config)
         crew = Crew(engines, learners, environments, learners.start(), [])

@@ -5,6 +5,7 @@ lists in JSON. What JSON cannot hold, a number that is not finite, is null there
 """
 
 import math
+from functools import cache
 from typing import Any, TypeVar, get_args
 
 import msgspec
@@ -53,9 +54,14 @@ def _list(value: Any) -> Any:
     raise NotImplementedError(type(value))
 
 
+@cache
+def _dtype(kind: Any) -> np.dtype[Any]:
+    """X of `np.ndarray[Any, np.dtype[X]]`."""
+    return np.dtype(get_args(get_args(kind)[1])[0])
+
+
 def _array(kind: Any, value: Any) -> Any:
-    """The array of annotated type `kind` (`np.ndarray[Any, np.dtype[X]]`)."""
-    dtype = np.dtype(get_args(get_args(kind)[1])[0])
+    dtype = _dtype(kind)
     if isinstance(value, bytes):
         return np.frombuffer(value, dtype=dtype)
     if np.issubdtype(dtype, np.integer):

@@ -158,16 +158,23 @@ class Training:
         self._learner_restarts += 1
         self._stream.faults["learner"] += 1
         self._reporter.say(f"the learner was lost and starts again: {error.message}")
+        try:
+            with self._reporter.phase("starting the learner again"):
+                self._go_back()
+        except RunError as again:
+            self._recover(again)
+
+    def _go_back(self) -> None:
+        """All of the learner anew, from the newest checkpoint."""
         rows = self._directory.metrics()
-        with self._reporter.phase("starting the learner again"):
-            self._stream.abandon()
-            self._saver.finish()
-            self._crew.learners.restart()
-            self._crew.engines.reset()
-            self._begin(resume=True)
-            for row in rows[self._schedule.version :]:  # taken again, and what broke in them stays counted
-                self._stream.faults.update({kind: row[f"errors/{kind}"] for kind in FAULTS})
-            self._crew.engines.watch(self._schedule.version, self._probe)
+        self._stream.abandon()
+        self._saver.finish()
+        self._crew.learners.restart()
+        self._crew.engines.reset()
+        self._begin(resume=True)
+        for row in rows[self._schedule.version :]:  # taken again, and what broke in them stays counted
+            self._stream.faults.update({kind: row[f"errors/{kind}"] for kind in FAULTS})
+        self._crew.engines.watch(self._schedule.version, self._probe)
 
     def _check_agreement(self) -> list[int]:
         """The start-up canary. Returns its probe, the ids of one real prompt and completion."""

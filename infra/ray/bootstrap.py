@@ -1,6 +1,7 @@
 """Joins a Ray cluster as its driver; the run's actors end with this process, all else there goes on."""
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -22,12 +23,14 @@ def start(infra: RayInfraConfig, *, gpus: int) -> Iterator[Cluster]:
 
     where = infra.address or os.environ.get("RAY_ADDRESS") or "auto"
     try:
+        if where != "auto":
+            _knock(where)
         context = ray.init(address=where, log_to_driver=False, logging_level="warning", namespace="rezero")
-    except ConnectionError as error:
+    except (OSError, ValueError) as error:  # Ray's ConnectionError is one
         raise RunError(
             "cluster",
-            f"no Ray cluster answers at {where} ({error}). Start one with `ray start --head`, or name its head "
-            "node in infra.address.",
+            f"no Ray cluster answers at {where} ({error}). Start one with `ray start --head`, or name the "
+            "`host:port` of its head in infra.address.",
         ) from error
     try:
         have = ray.cluster_resources()
@@ -44,3 +47,10 @@ def start(infra: RayInfraConfig, *, gpus: int) -> Iterator[Cluster]:
         )
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raises OSError or ValueError where nothing listens: `ray.init` would try for minutes."""
+    host, _, port = address.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=10):
+        pass

@@ -25,7 +25,7 @@ class RayInfraConfig(Table):
     kind: Literal["ray"] = Field(default="ray", description="Where Ray comes from.")
     address: str | None = Field(
         default=None,
-        min_length=1,
+        pattern=r"^[^:/\s]+:[0-9]+$",
         description="`host:port` of its head; RAY_ADDRESS, else the cluster of this machine, when unset.",
     )
 

@@ -29,6 +29,7 @@ BATCH = 2
 STEPS = 3 * len(PHASES)
 """Two steps can go on while the engine is away, so many lie between two kills."""
 LONGEST = 300.0
+MARK = "<!-- matrix -->"
 
 
 class Process:
@@ -199,46 +200,52 @@ def _command(pid: int) -> str:
         return ""
 
 
-def matrix(names: list[str]) -> dict[str, dict[str, float]]:
-    """Seconds to the next step, by target and phase."""
-    os.environ["PYTHONPATH"] = os.pathsep.join(
-        filter(None, [str(ENVIRONMENTS), os.environ.get("PYTHONPATH")])
-    )
-    found = {}
-    for name in names:
-        with tempfile.TemporaryDirectory() as folder:
-            trial = Trial(Path(folder), name)
-            try:
-                found[name] = trial.outlive()
-            finally:
-                trial.run.end()
-                trial.target.end()
-        print(name, {phase: round(seconds, 1) for phase, seconds in found[name].items()}, flush=True)
-    return found
+def row(name: str) -> str:
+    """One line of the table: seconds from each kill to the end of the next step.
+
+    Raises:
+        AssertionError: the run did not outlive them.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        trial = Trial(Path(folder), name)
+        try:
+            seconds = trial.outlive()
+        finally:
+            trial.run.end()
+            trial.target.end()
+    return f"| {name} | {' | '.join(f'{seconds[phase]:.0f} s' for phase in PHASES)} |"
 
 
-def table(found: dict[str, dict[str, float]]) -> str:
+def merged(page: str, rows: dict[str, str]) -> str:
+    """The page with these rows in its table; rows of other targets stay."""
+    head, mark, old = page.partition(MARK)
+    there = {line.split("|")[1].strip(): line for line in old.splitlines() if line.startswith("| ")} | rows
     lines = [f"| killed | {' | '.join(PHASES)} |", f"|---|{'---|' * len(PHASES)}"]
-    for name, seconds in found.items():
-        lines.append(f"| {name} | {' | '.join(f'{seconds[phase]:.0f} s' for phase in PHASES)} |")
-    return "\n".join(lines) + "\n"
+    lines += [there[name] for name in TARGETS if name in there]
+    return f"{head}{mark}\n\n" + "\n".join(lines) + "\n"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--into", type=Path, help="page whose table, behind the line `<!-- matrix -->`, is replaced"
-    )
+    parser.add_argument("--into", type=Path, help=f"page whose table, behind `{MARK}`, gets the rows")
     parser.add_argument("--targets", nargs="+", choices=list(TARGETS), default=list(TARGETS))
     options = parser.parse_args()
-    text = table(matrix(options.targets))
-    print(text)
-    if options.into is not None:
-        head = options.into.read_text("utf-8").partition("<!-- matrix -->")[0]
-        options.into.write_text(f"{head}<!-- matrix -->\n\n{text}", "utf-8")
-    return 0
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        filter(None, [str(ENVIRONMENTS), os.environ.get("PYTHONPATH")])
+    )
+    failed = 0
+    for name in options.targets:
+        try:
+            line = row(name)
+        except AssertionError as error:
+            failed, line = 1, ""
+            print(f"{name}: {error}", flush=True)
+        print(line or f"{name}: FAILED", flush=True)
+        if line and options.into is not None:
+            options.into.write_text(merged(options.into.read_text("utf-8"), {name: line}), "utf-8")
+    return failed
 
 
 if __name__ == "__main__":
