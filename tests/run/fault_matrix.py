@@ -2,10 +2,10 @@
 
     python -m tests.run.fault_matrix [--into docs/reliability.md] [--targets engine worker ...]
 
-One run a target, of a tiny model made on the spot: in step 1 the process is killed during generation, in step 2
+One run a target, of a tiny model made on the spot: the process is killed during generation, once it is back
 during scoring, and so on. A run that has lost its controller is started again with the same command and --resume.
 Held against every run: exit status 0, every step in metrics.jsonl once, every prompt trained on once, none put aside.
-Takes about half an hour on two cores.
+Takes about forty minutes on two cores.
 """
 
 import argparse
