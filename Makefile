@@ -50,7 +50,10 @@ format: dev ## put the code into the house style
 install: $(VENV)/.installed-$(SET) ## what is needed to run
 
 .PHONY: dev
-dev: $(VENV)/.installed-$(SET)-dev ## what is needed to run and to test
+dev: $(VENV)/.installed-$(SET)-dev oracles ## what is needed to run and to test
+
+.PHONY: oracles
+oracles: $(VENV)/config-oracles/.installed ## checkov and Rego, which config-verification asks
 
 .PHONY: pins
 pins: ## resolve pyproject.toml into requirements/
@@ -61,6 +64,9 @@ $(VENV)/.installed-$(SET): pyproject.toml requirements/$(SET).txt scripts/instal
 
 $(VENV)/.installed-$(SET)-dev: $(VENV)/.installed-$(SET) requirements/dev.txt
 	@scripts/install $(SET) dev
+
+$(VENV)/config-oracles/.installed: requirements/config-oracles.txt | $(VENV)/.installed-$(SET)
+	@scripts/install config-oracles
 
 $(MODEL): | $(VENV)/.installed-$(SET)
 	@$(RUN) rezero_ray.models.smollm2 --output $@

@@ -6,6 +6,7 @@ apart: the object, how much text stood around it, and the fields that could be r
 """
 
 import json
+import math
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +18,7 @@ MAX_STARTS = 16
 """Opening braces tried as the start of the object; bounds the time that adversarial text can take."""
 
 _BROKEN_FIELD = re.compile(
-    r"""["']?(\w{1,40})["']?\s*:\s*("(?:[^"\\]|\\.)*"|'[^']*'|\[[^\]]*\]|-?\d+(?:\.\d+)?)""",
+    r"""["']?(\w{1,40})["']?\s*:\s*("(?:[^"\\]|\\.)*"|'[^']*'|\[[^\]]*\]|-?\d+(?:\.\d+)?|true|false)""",
 )
 
 
@@ -53,6 +54,16 @@ def find_json_answer(text: str, required_key: str) -> JsonAnswer:
     return first or _broken_answer(text)
 
 
+def confidence_of(value: Any) -> float | None:
+    """A field's value as a confidence, None when it is no number in [0, 1]."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    if not 0 <= value <= 1:  # also refuses NaN; ints of any size compare safely
+        return None
+    number = float(value)
+    return number if math.isfinite(number) else None
+
+
 def _outside_share(text: str, start: int, end: int) -> float:
     total = len("".join(text.split()))
     inside = len("".join(text[start:end].split()))
@@ -74,5 +85,6 @@ def _broken_value(raw: str) -> Any:
     if raw[0] in "\"'":
         return raw[1:-1]
     if raw[0] == "[":
-        return [item[1:-1] for item in re.findall(r""""[^"]*"|'[^']*'""", raw)]
-    return float(raw)
+        items = re.findall(r""""[^"]*"|'[^']*'|-?\d+(?:\.\d+)?""", raw)
+        return [item[1:-1] if item[0] in "\"'" else float(item) for item in items]
+    return raw == "true" if raw[0] in "tf" else float(raw)

@@ -3,12 +3,11 @@
 The answer asked for is `{"label": "phishing"|"legitimate", "confidence": 0..1, "evidence": [quote, ...]}`.
 """
 
-import math
-import re
 from dataclasses import dataclass
 from typing import Any
 
-from environments.json_answer import MAX_CHARS, JsonAnswer, find_json_answer
+from environments.answer_form import named_label
+from environments.json_answer import MAX_CHARS, JsonAnswer, confidence_of, find_json_answer
 from environments.phishing_mail import DEMONSTRATIONS, LABELS
 from environments.quote_match import folded
 
@@ -48,9 +47,9 @@ def read_answer(text: str) -> PhishingAnswer:
         text=text,
         found=found,
         label=_label(fields.get("label")),
-        confidence=_confidence(fields.get("confidence")),
+        confidence=confidence_of(fields.get("confidence")),
         quotes=_quotes(fields.get("evidence")),
-        named=_named_label(text),
+        named=named_label(text, LABELS),
     )
 
 
@@ -59,22 +58,8 @@ def _label(value: Any) -> str | None:
     return label if label in LABELS else None
 
 
-def _confidence(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    if not 0 <= value <= 1:  # also refuses NaN; ints of any size compare safely
-        return None
-    number = float(value)
-    return number if math.isfinite(number) else None
-
-
 def _quotes(value: Any) -> tuple[str, ...] | None:
     if not isinstance(value, list) or not value:
         return None
     quotes = tuple(item for item in value if isinstance(item, str) and item.strip())
     return quotes if len(quotes) == len(value) else None
-
-
-def _named_label(text: str) -> str:
-    named = {label for label in LABELS if re.search(rf"\b{label}\b", text, re.IGNORECASE)}
-    return named.pop() if len(named) == 1 else ""

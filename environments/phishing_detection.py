@@ -15,6 +15,7 @@ from typing import Any
 
 import verifiers as vf
 
+from environments.answer_form import SHORT_PROSE_CHARS, object_form
 from environments.message_text import last_assistant_text
 from environments.phishing_answer import KEYS, MAX_QUOTES, PhishingAnswer, read_answer
 from environments.phishing_mail import LABELS, MailTask, draw_mail
@@ -26,9 +27,6 @@ ENVIRONMENT_ID = "phishing-detection"
 
 DEFAULT_WEIGHTS = {"form": 0.25, "label": 0.3, "calibration": 0.15, "evidence": 0.3}
 
-SHORT_PROSE_CHARS = 240
-"""Prose that is shorter gains a trace of `form`: brevity is the first step towards one line of JSON."""
-
 WRONG_LABEL = 0.25
 """Share of the `label` credit that a wrong label keeps: it answers the question, which silence does not."""
 
@@ -36,19 +34,9 @@ WRONG_LABEL = 0.25
 def form(completion: object) -> float:
     """In [-1, 1]: 1 for the asked object alone; steps for braces, keys, valid JSON, each valid value."""
     answer = read_answer(last_assistant_text(completion))
-    text = answer.text.strip()
-    if not text:
-        return -1.0
-    share = 0.03 * max(0.0, 1 - len(text) / SHORT_PROSE_CHARS)
-    share += 0.04 * text.startswith("{") + 0.03 * ("{" in text) + 0.03 * ("}" in text)
-    share += sum(0.03 for key in KEYS if f'"{key}"' in text)
-    share += 0.15 * answer.found.parsed
-    solid = 1.0 if answer.found.parsed else 0.4
-    share += solid * (0.15 * (answer.label is not None) + 0.1 * (answer.confidence is not None))
-    share += solid * 0.23 * _quotes_form(answer)
-    share += 0.15 * (1 - answer.found.outside) * answer.found.parsed
-    extra_keys = len(set(answer.found.fields) - set(KEYS))
-    return signed(share / (1 + 0.1 * extra_keys))
+    values = 0.15 * (answer.label is not None) + 0.1 * (answer.confidence is not None)
+    values += 0.23 * _quotes_form(answer)
+    return object_form(answer.text, answer.found, KEYS, values / 0.48)
 
 
 def label(completion: object, info: object) -> float:

@@ -4,7 +4,7 @@ An environment names its components with default weights; a TOML file may overri
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import verifiers as vf
 
@@ -35,7 +35,7 @@ def normalised_weights(
 
 
 def weighted_rubric(
-    components: Sequence[Callable[..., float]],
+    components: Sequence[Callable[..., float | Awaitable[float]]],
     defaults: Mapping[str, float],
     overrides: Mapping[str, float] | None,
 ) -> vf.Rubric:

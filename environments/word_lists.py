@@ -4,6 +4,7 @@ Nothing here refers to a real organisation or person; domains end in the reserve
 """
 
 import random
+from functools import cache
 from typing import Literal
 
 Split = Literal["train", "eval"]
@@ -35,6 +36,14 @@ _CODE_ENDS = (
     "falcon", "lantern", "badger", "thistle", "anchor", "pebble", "comet", "orchid", "puffin",
     "kettle", "maple", "otter", "compass", "turnip", "walrus", "feather", "bramble", "teapot",
 )  # fmt: skip
+_HOST_NAMES = (
+    "ash", "elm", "oak", "pine", "birch", "cedar", "maple", "alder", "rowan", "willow", "hazel", "beech",
+    "robin", "wren", "lark", "heron", "crane", "finch", "raven", "eagle", "hawk", "swan", "gull", "owl",
+    "otter", "fox", "wolf", "bear", "lynx", "seal", "hare", "deer", "moose", "badger", "mole", "bison",
+    "trout", "salmon", "cod", "pike", "perch", "carp", "tuna", "shark", "whale", "squid", "crab", "eel",
+    "iron", "gold", "zinc", "lead", "copper", "silver", "cobalt", "nickel", "chrome", "tin", "radon", "neon",
+    "mars", "venus", "pluto", "titan", "saturn", "orion", "vega", "rigel", "comet", "nova", "luna", "io",
+)  # fmt: skip
 
 
 def _belongs(index: int, split: Split) -> bool:
@@ -43,14 +52,24 @@ def _belongs(index: int, split: Split) -> bool:
 
 def organisation_stem(rng: random.Random, split: Split) -> str:
     """A name such as "Oakline"; the two splits never share one."""
+    return rng.choice(_organisation_stems(split))
+
+
+@cache
+def _organisation_stems(split: Split) -> list[str]:
     stems = [start + end for start in _STEM_STARTS for end in _STEM_ENDS]
-    return rng.choice([stem for index, stem in enumerate(stems) if _belongs(index, split)])
+    return [stem for index, stem in enumerate(stems) if _belongs(index, split)]
 
 
 def code_word(rng: random.Random, split: Split) -> str:
     """A harmless secret such as "amber-falcon"; the two splits never share one."""
     words = [f"{start}-{end}" for start in _CODE_STARTS for end in _CODE_ENDS]
     return rng.choice([word for index, word in enumerate(words) if _belongs(index, split)])
+
+
+def host_names(rng: random.Random, split: Split, count: int) -> list[str]:
+    """Different names of machines such as "heron"; the two splits never share one."""
+    return rng.sample([name for index, name in enumerate(_HOST_NAMES) if _belongs(index, split)], count)
 
 
 def first_name(rng: random.Random) -> str:

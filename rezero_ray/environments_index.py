@@ -13,7 +13,10 @@ from typing import Any
 
 BUILT_IN: Mapping[str, str] = {
     "redteam-attack": "environments.redteam_attack",
+    "code-vulnerability": "environments.code_vulnerability",
     "phishing-detection": "environments.phishing_detection",
+    "config-verification": "environments.config_verification",
+    "network-logs": "environments.network_logs",
 }
 
 _guard_lock = threading.Lock()

@@ -220,6 +220,28 @@ def _environments(config: Config) -> Iterator[Problem]:
                 "write [-1.0, 1.0], or what the environment's page says",
                 shown(list(env.reward_range)),
             )
+        if env.raw_reward_range is not None and env.raw_reward_range[0] >= env.raw_reward_range[1]:
+            yield Problem(
+                f"orchestrator.env.{index}.raw_reward_range",
+                "the lowest reward comes first, and the two differ",
+                "write what the environment's rewards lie between",
+                shown(list(env.raw_reward_range)),
+            )
+        if env.timeout is not None and env.timeout > config.limits.group:
+            yield Problem(
+                f"orchestrator.env.{index}.timeout",
+                f"limits.group = {config.limits.group} ends a group before",
+                "raise limits.group, or lower the timeout",
+                shown(env.timeout),
+                others=("limits.group",),
+            )
+        if any(not line.strip() for line in env.requirements):
+            yield Problem(
+                f"orchestrator.env.{index}.requirements",
+                "one of them is empty",
+                'write lines such as "verifiers==0.1.10"',
+                shown(env.requirements),
+            )
         if not _ENVIRONMENT_ID.fullmatch(env.id):
             hint = f'write "{env.id.partition("@")[0]}"; the version is chosen when it is installed'
             remedy = hint if "@" in env.id else 'write a name such as "redteam-attack" or "owner/name"'

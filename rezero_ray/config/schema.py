@@ -4,10 +4,11 @@ Nothing heavy is imported here: a wrong file must be answered within a second. W
 environments (target modules, imports, prompt lengths) is checked in `rezero_ray.preflight`.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, PositiveInt
 
+from rezero_ray.config.environment import EnvConfig
 from rezero_ray.config.infra import InfraConfig, LocalInfraConfig
 from rezero_ray.config.table import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, Table
 from rezero_ray.losses.options import ImportanceSamplingOptions, LossOptions
@@ -148,27 +149,6 @@ class AdvantageConfig(Table):
         "`none`: the reward itself.",
     )
     epsilon: NonNegativeFloat = Field(default=1e-4, description="Added to the standard deviation.")
-
-
-RewardRange = Annotated[
-    tuple[float, float], BeforeValidator(lambda given: tuple(given) if isinstance(given, list) else given)
-]
-
-
-class EnvConfig(Table):
-    id: str = Field(
-        description="A built-in environment (`redteam-attack`, `phishing-detection`) or an installed one."
-    )
-    args: dict[str, Any] = Field(
-        default_factory=dict, description="Keyword arguments of the environment's load_environment."
-    )
-    weight: PositiveFloat = Field(
-        default=1.0, description="Share of the prompts that come from here, relative to the others."
-    )
-    reward_range: RewardRange = Field(
-        default=(-1.0, 1.0),
-        description="Lowest and highest reward. One outside is an error of the environment, never trained on.",
-    )
 
 
 class OrchestratorConfig(Table):

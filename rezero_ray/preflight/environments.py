@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from rezero_ray.config import Config, Problem
+from rezero_ray.config.environment import EnvConfig
 from rezero_ray.config.problems import shown
 from rezero_ray.environments_index import BUILT_IN, install_hint, load_environment, module_of, source_of
+from rezero_ray.foreign.rezero_child.adaptation import adapt
 from rezero_ray.preflight.findings import Findings, together
+from rezero_ray.preflight.foreign_environments import Seen, interpreter_of, lives_elsewhere, look_into
 from rezero_ray.preflight.model_facts import ModelFacts
 
 PROMPTS_TOKENISED = 256  # the longest by characters; the longest by tokens is among them for ordinary text
@@ -26,6 +29,10 @@ def examine_sources(config: Config, *, must_be_here: bool) -> Findings:
     where a hub environment that is not installed gets a note: the run may be for another machine."""
     found = Findings()
     for index, env in enumerate(config.orchestrator.env):
+        if lives_elsewhere(env):
+            if not must_be_here and not interpreter_of(env).ready:
+                found.notes.append(f"environment {env.id}: its interpreter is made when the run is prepared")
+            continue
         source = source_of(env.id)
         if source is not None:
             found += together([Findings([*_signature(index, env.id, env.args, source)])])
@@ -79,25 +86,46 @@ def examine_prompts(config: Config, facts: ModelFacts | None) -> Findings:
     tokenizer = _tokenizer(facts)
     found = Findings()
     for index, env in enumerate(config.orchestrator.env):
-        noise = io.StringIO()  # progress bars and log lines of the environment; its errors are told below
-        try:
-            with contextlib.redirect_stderr(noise), contextlib.redirect_stdout(noise):
-                environment = load_environment(env.id, env.args)
-                prompts = _longest_prompts(environment)
-        except Exception as error:  # an environment is foreign code: whatever it raises is told, not thrown
-            what = f"{env.id} cannot be built: {type(error).__name__}: {error}"
-            found.problems.append(_not_built(index, env.args, what))
+        if lives_elsewhere(env):
+            seen = look_into(index, env, seconds=config.limits.engine_start, prompts=PROMPTS_TOKENISED)
+        else:
+            seen = _built_here(index, env)
+        if isinstance(seen, Problem):
+            found.problems.append(seen)
             continue
-        if not prompts:
+        found.notes += seen.notes
+        if not seen.prompts:
             problem = Problem(f"orchestrator.env.{index}", f"{env.id} has no prompts", "check its args")
             found.problems.append(problem)
         elif tokenizer is not None:
-            longest = max(_tokens(tokenizer, prompt) for prompt in prompts)
-            turns = int(getattr(environment, "max_turns", 1))
-            found += _fits(config, index, longest, turns)
+            longest = max(_tokens(tokenizer, prompt) for prompt in seen.prompts)
+            found += _fits(config, index, longest, seen.turns)
     if tokenizer is None:
         found.notes.append("without the model's tokenizer the length of the prompts is not checked")
     return found
+
+
+def _built_here(index: int, env: EnvConfig) -> Seen | Problem:
+    noise = (
+        io.StringIO()
+    )  # progress bars and log lines of the environment; its errors are told by the Problem
+    try:
+        with contextlib.redirect_stderr(noise), contextlib.redirect_stdout(noise):
+            environment = load_environment(env.id, env.args)
+            notes = _adaptation_notes(environment, env)
+            prompts = _longest_prompts(environment)
+    except Exception as error:  # an environment is foreign code: whatever it raises is told, not thrown
+        what = f"{env.id} cannot be built: {type(error).__name__}: {error}"
+        return _not_built(index, env.args, what)
+    return Seen(prompts, int(getattr(environment, "max_turns", 1)), notes)
+
+
+def _adaptation_notes(environment: Any, env: EnvConfig) -> list[str]:
+    """What the workers will change about it (`adaptation.adapt`); nothing about a built-in one."""
+    if env.id in BUILT_IN or not hasattr(environment, "rubric"):
+        return []
+    changed = adapt(environment, dict_messages=env.dict_messages, max_turns=env.max_turns)
+    return [f"environment {env.id}: {note}" for note in changed.notes]
 
 
 def _not_built(index: int, args: Mapping[str, Any], what: str) -> Problem:

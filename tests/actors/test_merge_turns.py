@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.environment_worker import merge_turns
+from actors.scored_rollout import merge_turns
 from rezero_ray.records import Rollout, Turn
 
 FIELDS: dict[str, Any] = {"policy_version": 3, "reward": 0.5, "components": {"right": 1.0}, "text": []}

@@ -1,4 +1,4 @@
-"""Both environments, loaded once. `verifiers` takes over two signal handlers; they are given back."""
+"""The environments, loaded once. `verifiers` takes over two signal handlers; they are given back."""
 
 import signal
 from collections.abc import Iterator
@@ -6,7 +6,13 @@ from collections.abc import Iterator
 import pytest
 import verifiers as vf
 
-from environments import phishing_detection, redteam_attack
+from environments import (
+    code_vulnerability,
+    config_verification,
+    network_logs,
+    phishing_detection,
+    redteam_attack,
+)
 
 
 @pytest.fixture(scope="session")
@@ -25,3 +31,18 @@ def phishing(given_back_signals: None) -> vf.Environment:
 @pytest.fixture(scope="session")
 def redteam(given_back_signals: None) -> vf.Environment:
     return redteam_attack.load_environment(num_train=60, num_eval=20)
+
+
+@pytest.fixture(scope="session")
+def config(given_back_signals: None) -> vf.Environment:
+    return config_verification.load_environment(num_train=30, num_eval=20)
+
+
+@pytest.fixture(scope="session")
+def network(given_back_signals: None) -> vf.Environment:
+    return network_logs.load_environment(num_train=60, num_eval=20)
+
+
+@pytest.fixture(scope="session")
+def code(given_back_signals: None) -> vf.Environment:
+    return code_vulnerability.load_environment(num_train=12, num_eval=20)

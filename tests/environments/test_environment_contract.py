@@ -1,6 +1,7 @@
 """What every built-in environment promises: data, bounds, weights, determinism, pages that tell the truth."""
 
 import asyncio
+import inspect
 import json
 from collections.abc import Callable, Sequence
 from types import ModuleType
@@ -11,15 +12,24 @@ import verifiers as vf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from environments import phishing_detection, redteam_attack
+from environments import (
+    code_vulnerability,
+    config_verification,
+    network_logs,
+    phishing_detection,
+    redteam_attack,
+)
 from tests.environments.page_examples import PAGES, PageExample, examples, task_number
 from tests.environments.scripted_client import ScriptedClient, run_rollout, score_texts
 
-MODULES = (phishing_detection, redteam_attack)
+MODULES = (code_vulnerability, phishing_detection, redteam_attack, config_verification, network_logs)
 
 KEYWORDS = (
     "phishing legitimate urgent verify account password story pretend role play translate French spell "
-    "letter manager audit suppose what if hero pirate code word secret say tell reveal"
+    "letter manager audit suppose what if hero pirate code word secret say tell reveal findings patch "
+    "confidence privileged host-network open-ssh plain-password latest-tag clean false "
+    "scan brute-force tunnel beacon exfil lateral flood benign label confidence lines "
+    "CWE-78 CWE-89 CWE-502 line 5 shell SQL eval hash clean import return"
 )
 
 
@@ -28,9 +38,16 @@ def environment_of(module: ModuleType, request: pytest.FixtureRequest) -> vf.Env
 
 
 def reference_texts(module: ModuleType, info: str) -> list[str]:
-    if module is redteam_attack:
-        return redteam_attack.reference_transcript(info)
-    return [phishing_detection.reference_answer(info)]
+    if hasattr(module, "reference_transcript"):
+        return module.reference_transcript(info)
+    return [module.reference_answer(info)]
+
+
+def value_of(component: Callable[..., Any], completion: object, info: object) -> float:
+    """What a component gives when called bare: verifiers would turn an exception into 0.0."""
+    arguments = {"completion": completion, "info": info}
+    value = component(**{name: arguments[name] for name in inspect.signature(component).parameters})
+    return asyncio.run(value) if inspect.iscoroutine(value) else value
 
 
 def echo(row: dict[str, Any]) -> str:
@@ -108,14 +125,32 @@ JSON_VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=8), inner, max_size=5),
     max_leaves=10,
 )
+SETTINGS = (
+    "hostNetwork",
+    "image",
+    "path",
+    "spec.value",
+    "cidr_blocks",
+    "password",
+    "Action",
+    "add",
+    "memory",
+)
 ANSWER_LIKE = st.fixed_dictionaries(
     {},
     optional={
-        "label": st.sampled_from(["phishing", "legitimate", "both", ""]) | JSON_VALUES,
+        "label": st.sampled_from(["phishing", "legitimate", "both", "", "scan", "benign"]) | JSON_VALUES,
         "confidence": st.floats() | st.integers() | JSON_VALUES,
         "evidence": st.lists(st.text(max_size=40), max_size=6) | JSON_VALUES,
+        "findings": st.lists(st.sampled_from(KEYWORDS.split()), max_size=6) | JSON_VALUES,
+        "patch": st.dictionaries(st.sampled_from(SETTINGS), JSON_VALUES, max_size=6) | JSON_VALUES,
+        "lines": st.lists(st.integers(-3, 120), max_size=12) | JSON_VALUES,
         "extra": JSON_VALUES,
     },
+)
+PATCH_LIKE = st.tuples(
+    st.sampled_from(["CWE-78 line 5", "CWE-89 lines 3-99999", "CWE-00 line 0", "clean", "CWE-502 line 1"]),
+    st.sampled_from(["    pass", "import os", ")" * 50, "\x00", "x = " + "(" * 500, "\ud800"]) | st.text(),
 )
 HOSTILE = st.sampled_from(
     [
@@ -127,12 +162,19 @@ HOSTILE = st.sampled_from(
         "\ud800",
         "\x00" * 50,
         '{"label": "phishing", "evidence": [' + '"a",' * 3000,
+        '{"findings": [' + '"a",' * 3000,
+        '{"findings": [], "patch": {"cidr_blocks": ["0.0.0.0/-1", "999.9.9.9/9"], "Action": ["${file(1)}"]}}',
+        '{"findings": [], "patch": {"value": "a\\n- b: !!python/object", "path": "/../..", "hostPort": 9e99}}',
+        '{"label": "scan", "confidence": 1, "lines": [' + "21," * 3000,
+        '{"label": "scan", "lines": [1e999, -1, ' + "9" * 400 + "]}",
+        "{'label': 'scan', 'lines': [1, " + "9" * 5000 + "]}",
         "a " * 20_000,
     ]
 )
 TEXTS = st.one_of(
     st.text(max_size=300),
     ANSWER_LIKE.map(json.dumps),
+    PATCH_LIKE.map("\n".join),
     ANSWER_LIKE.map(lambda value: f"Sure! {json.dumps(value)[:-3]}"),
     st.lists(st.sampled_from(KEYWORDS.split()), max_size=40).map(" ".join),
     HOSTILE,
@@ -148,20 +190,22 @@ def test_no_text_crashes_a_component_or_leaves_the_bounds(
     env = environment_of(module, request)
     row = env.get_eval_dataset()[task]
     completion = [{"role": "assistant", "content": text} for text in texts]
-    for component in module.COMPONENTS:  # called bare: verifiers would turn an exception into 0.0
-        arguments = {"completion": completion, "info": json.loads(row["info"])}
-        names = component.__code__.co_varnames[: component.__code__.co_argcount]
-        assert -1 <= component(**{name: arguments[name] for name in names}) <= 1
+    for component in module.COMPONENTS:
+        assert -1 <= value_of(component, completion, json.loads(row["info"])) <= 1
     assert -1 <= score_texts(env, row, texts)["reward"] <= 1
 
 
 def test_foreign_info_never_raises(module: ModuleType) -> None:
     foreign: list[object] = [None, "", "not json", "[]", {}, {"scenario": 3}, {"scenario": {}}]
-    for info in [*foreign, {"indicators": 7}, {"scenario": None, "max_turns": "x"}]:
+    for info in [
+        *foreign,
+        {"indicators": 7},
+        {"lines": 3, "first": "x"},
+        {"settings": 3},
+        {"scenario": None, "max_turns": "x"},
+    ]:
         for component in module.COMPONENTS:
-            names = component.__code__.co_varnames[: component.__code__.co_argcount]
-            arguments = {"completion": [{"role": "assistant", "content": "hello"}], "info": info}
-            assert -1 <= component(**{name: arguments[name] for name in names}) <= 1
+            assert -1 <= value_of(component, [{"role": "assistant", "content": "hello"}], info) <= 1
 
 
 def test_components_are_the_metrics_and_their_weighted_sum_is_the_reward(
@@ -197,6 +241,12 @@ def page_cases() -> list[Any]:
         for example in examples(page):
             cases.append(pytest.param(module, task_number(page), example, id=example.title))
     return cases
+
+
+def test_the_page_shows_the_task_that_its_examples_answer(module: ModuleType, env: vf.Environment) -> None:
+    page = (PAGES / f"{module.ENVIRONMENT_ID}.md").read_text()
+    for message in env.get_eval_dataset()[task_number(page)]["prompt"]:
+        assert message["content"] in page
 
 
 @pytest.mark.parametrize(("module", "task", "example"), page_cases())

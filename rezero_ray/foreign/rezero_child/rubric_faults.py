@@ -11,6 +11,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from .dict_messages import as_dicts
+
 
 class RubricFaults:
     """What reward functions have raised since the rubric was guarded."""
@@ -22,21 +24,37 @@ class RubricFaults:
         self.latest = f"{name} raised {type(error).__name__}: {error}"
 
 
-def guard_rubric(rubric: Any) -> RubricFaults:
-    """Guard every reward function of a `verifiers.Rubric`, or of the rubrics of a `RubricGroup`, in place."""
+def rubrics_of(rubric: Any) -> list[Any]:
+    """The rubrics of a `RubricGroup`, however deep, or the one that is given."""
+    inner = getattr(rubric, "rubrics", None)
+    return [rubric] if not inner else [leaf for each in inner for leaf in rubrics_of(each)]
+
+
+def guard_rubric(rubric: Any, *, dict_messages: bool = False) -> RubricFaults:
+    """Guard every reward function of a `verifiers.Rubric`, or of the rubrics of a `RubricGroup`, in place.
+
+    With `dict_messages` those that are not verifiers' own get the messages as plain dicts.
+    """
     faults = RubricFaults()
-    for each in getattr(rubric, "rubrics", None) or [rubric]:
-        each.funcs = [_guarded(function, faults) for function in each.funcs]
+    for each in rubrics_of(rubric):
+        each.funcs = [
+            _guarded(function, faults, dict_messages and not _is_verifiers(function))
+            for function in each.funcs
+        ]
     return faults
 
 
-def _guarded(function: Callable[..., Any], faults: RubricFaults) -> Callable[..., Any]:
+def _is_verifiers(function: Callable[..., Any]) -> bool:
+    return str(getattr(function, "__module__", "")).partition(".")[0] == "verifiers"
+
+
+def _guarded(function: Callable[..., Any], faults: RubricFaults, dict_messages: bool) -> Callable[..., Any]:
     """`function` with the same signature, which verifiers goes by; NaN, once for each rollout, where it raises."""
 
     @functools.wraps(function)
     async def guarded(**arguments: Any) -> Any:
         try:
-            result = function(**arguments)
+            result = function(**(as_dicts(arguments) if dict_messages else arguments))
             if inspect.isawaitable(result):
                 result = await result
             return [float(value) for value in result] if isinstance(result, list) else float(result)

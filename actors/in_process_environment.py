@@ -1,0 +1,67 @@
+"""A classic verifiers environment in this process, under this process's verifiers."""
+
+import json
+from typing import Any
+
+from actors.policy import Policy
+from actors.policy_client import PolicyClient, turn_of
+from actors.scored_rollout import ScoredRollout
+from rezero_ray.config.environment import EnvConfig
+from rezero_ray.environments_index import BUILT_IN, load_environment
+from rezero_ray.foreign.rezero_child.adaptation import adapt
+from rezero_ray.records import Prompt
+
+
+class InProcessEnvironment:
+    """Built at once, and again by `renew`."""
+
+    def __init__(self, settings: EnvConfig) -> None:
+        self._settings = settings
+        self._build()
+
+    def _build(self) -> None:
+        settings = self._settings
+        self._environment = load_environment(settings.id, settings.args)
+        self._adaptation = adapt(
+            self._environment,
+            dict_messages=settings.dict_messages,
+            max_turns=settings.max_turns,
+            ours=settings.id in BUILT_IN,
+        )
+        self._dataset = self._environment.get_dataset()
+
+    async def size(self) -> int:
+        return len(self._dataset)
+
+    async def renew(self) -> None:
+        self._build()
+
+    async def roll_out(self, prompt: Prompt, count: int, policy: Policy) -> list[ScoredRollout]:
+        faults = self._adaptation.faults
+        example = self._dataset[prompt.example]
+        rows = [{**example, "rezero_rollout": number} for number in range(count)]
+        outputs = await self._environment.run_group(
+            rows, PolicyClient(policy), "policy", {}, state_columns=["trajectory"]
+        )
+        return [_scored(output, faults.latest) for output in outputs]
+
+
+def _scored(output: Any, why: str | None) -> ScoredRollout:
+    return ScoredRollout(
+        reward=output.get("reward"),
+        components={name: float(value) for name, value in (output.get("metrics") or {}).items()},
+        turns=[turn_of(step) for step in output["trajectory"]],
+        text=[_message(message) for message in (output.get("completion") or [])],
+        truncated=bool(output.get("is_truncated")),
+        error=str(output["error"]) if output.get("error") else None,
+        why=why,
+    )
+
+
+def _message(message: Any) -> dict[str, str]:
+    record = message if isinstance(message, dict) else message.model_dump()
+    content = record.get("content")
+    return {
+        "role": str(record.get("role", "")),
+        "content": content if isinstance(content, str) else json.dumps(content, default=str),
+    }

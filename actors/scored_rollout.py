@@ -1,0 +1,64 @@
+"""What an environment makes of a conversation, and the sequence that is trained on."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from actors.policy import Policy
+from rezero_ray.records import Prompt, Rollout, Turn
+
+
+@dataclass(frozen=True)
+class ScoredRollout:
+    """One rollout as its environment tells it. `why`: what a reward function last raised, if one did."""
+
+    reward: float | None
+    components: Mapping[str, float]
+    turns: Sequence[Turn]
+    text: list[dict[str, str]]
+    truncated: bool
+    error: str | None = None
+    why: str | None = None
+
+
+class EnvironmentSource(Protocol):
+    """An environment, wherever it lives. Many groups at a time."""
+
+    async def size(self) -> int:
+        """Number of training examples."""
+
+    async def renew(self) -> None:
+        """Build the environment afresh for the groups that begin from now on."""
+
+    async def roll_out(self, prompt: Prompt, count: int, policy: Policy) -> list[ScoredRollout]:
+        """One group, scored. Raises whatever the environment raises."""
+
+
+def merge_turns(turns: Sequence[Turn], **fields: Any) -> Rollout:
+    """One sequence out of the turns of a trajectory.
+
+    Raises:
+        ValueError: a turn's prompt does not continue the turn before it, token by token.
+    """
+    token_ids, trained, logprobs = turns[0].prompt_ids, [], []
+    for turn in turns:
+        if turn.prompt_ids[: len(token_ids)] != token_ids:
+            raise ValueError("a turn's prompt does not continue the turn before it")
+        trained.append(slice(len(turn.prompt_ids), len(turn.prompt_ids) + len(turn.completion_ids)))
+        logprobs.append(turn.logprobs)
+        token_ids = [*turn.prompt_ids, *turn.completion_ids]
+    all_logprobs = np.zeros(len(token_ids), dtype=np.float32)
+    mask = np.zeros(len(token_ids), dtype=np.uint8)
+    for where, of_turn in zip(trained, logprobs, strict=True):
+        all_logprobs[where] = of_turn
+        mask[where] = 1
+    return Rollout(
+        token_ids=np.array(token_ids, dtype=np.int32),
+        logprobs=all_logprobs,
+        loss_mask=mask,
+        prompt_length=len(turns[0].prompt_ids),
+        turns=len(turns),
+        **fields,
+    )

@@ -1,0 +1,24 @@
+"""What a sandboxed program may read, and the error of a sandbox that fails."""
+
+import functools
+import sys
+from pathlib import Path
+
+SYSTEM_PATHS = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/alternatives")
+DEVICES = ("/dev/zero", "/dev/urandom")
+SINK = "/dev/null"
+
+
+class SandboxError(RuntimeError):
+    """The sandbox itself failed; nothing is known about the program. Never a matter of reward."""
+
+
+@functools.cache
+def _library_paths() -> list[str]:
+    own = {sys.prefix, sys.base_prefix, *(str(Path(p).resolve()) for p in (sys.prefix, sys.base_prefix))}
+    return sorted(path for path in own if path not in SYSTEM_PATHS)
+
+
+def readable_paths() -> list[str]:
+    """What every program may read: the system's programs and libraries, and this Python with its packages."""
+    return [*SYSTEM_PATHS, *_library_paths(), *DEVICES]

@@ -1,0 +1,56 @@
+"""`[[orchestrator.env]]`: one environment of a run."""
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, PositiveInt
+
+from rezero_ray.config.table import PositiveFloat, Table
+
+RewardRange = Annotated[
+    tuple[float, float], BeforeValidator(lambda given: tuple(given) if isinstance(given, list) else given)
+]
+
+
+class EnvConfig(Table):
+    id: str = Field(
+        description="A built-in environment (`redteam-attack`, `phishing-detection`, `config-verification`, "
+        "`network-logs`, `code-vulnerability`) or an installed one."
+    )
+    args: dict[str, Any] = Field(
+        default_factory=dict, description="Keyword arguments of the environment's load_environment."
+    )
+    weight: PositiveFloat = Field(
+        default=1.0, description="Share of the prompts that come from here, relative to the others."
+    )
+    timeout: PositiveFloat | None = Field(
+        default=None,
+        description="Seconds a group of this environment may take, scoring included; `limits.group` when unset.",
+    )
+    max_turns: PositiveInt | None = Field(
+        default=None, description="Turns of a rollout, at most; the environment's own limit when unset."
+    )
+    requirements: list[str] = Field(
+        default=[],
+        description="Lines of a requirements file. Where there are any, the environment lives in an interpreter of "
+        "its own with these packages, verifiers among them, made once with uv and kept in "
+        "~/.cache/rezero_ray/environments (or REZERO_ENVIRONMENTS_CACHE).",
+    )
+    python: str | None = Field(
+        default=None,
+        description="With `requirements`: the Python that their interpreter is made with, a version or a path; ours "
+        "when unset. Alone: an interpreter that has the environment and its verifiers.",
+    )
+    dict_messages: bool | None = Field(
+        default=None,
+        description="Whether reward functions get messages as plain dicts under verifiers 0.1.11 to 0.3; when unset, "
+        "where the environment's own code asks for dicts.",
+    )
+    raw_reward_range: RewardRange | None = Field(
+        default=None,
+        description="Lowest and highest reward that the environment gives, mapped linearly to [-1, 1]. When unset, "
+        "rewards are taken as they come; `intertwine/sv-env-*` have theirs built in.",
+    )
+    reward_range: RewardRange = Field(
+        default=(-1.0, 1.0),
+        description="Lowest and highest reward. One outside is an error of the environment, never trained on.",
+    )

@@ -1,0 +1,33 @@
+"""What a child is told to load."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from rezero_ray.environments_index import module_of
+
+
+class EnvironmentSettings(Protocol):
+    """The part of `EnvConfig` that a child needs to know."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def args(self) -> Mapping[str, Any]: ...
+
+    @property
+    def max_turns(self) -> int | None: ...
+
+    @property
+    def dict_messages(self) -> bool | None: ...
+
+
+def load_record(settings: EnvironmentSettings) -> dict[str, Any]:
+    """The fields of a `load` request."""
+    return {
+        "id": settings.id,
+        "module": module_of(settings.id),
+        "args": dict(settings.args),
+        "max_turns": settings.max_turns,
+        "dict_messages": settings.dict_messages,
+    }

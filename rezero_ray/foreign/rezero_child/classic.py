@@ -1,0 +1,90 @@
+"""Adapter of classic verifiers environments, 0.1.10 to 0.3: a module with `load_environment`."""
+
+import asyncio
+import importlib
+from typing import Any
+
+import verifiers as vf
+
+from .adaptation import adapt, messages_are_dicts
+from .model_call import AskPolicy, plain_message
+
+
+class ClassicEnvironment:
+    """One built environment. `facts` are for the one who asked to load it."""
+
+    def __init__(
+        self, module: str, args: dict[str, Any], *, max_turns: int | None, dict_messages: bool | None
+    ) -> None:
+        self._environment = importlib.import_module(module).load_environment(**args)
+        self._adaptation = adapt(self._environment, dict_messages=dict_messages, max_turns=max_turns)
+        self._dataset = self._environment.get_dataset()
+        self.facts: dict[str, Any] = {
+            "size": len(self._dataset),
+            "class": type(self._environment).__name__,
+            "turns": int(getattr(self._environment, "max_turns", 1)),
+            "notes": list(self._adaptation.notes),
+        }
+
+    def prompts(self) -> list[Any]:
+        return list(self._dataset["prompt"])
+
+    async def run_group(self, example: int, rollouts: int, ask: AskPolicy) -> list[dict[str, Any]]:
+        run = self._with_openai if messages_are_dicts(vf.__version__) else self._with_client
+        return await run(self._dataset[example], rollouts, ask)
+
+    async def _with_openai(self, row: Any, rollouts: int, ask: AskPolicy) -> list[dict[str, Any]]:
+        """What `run_group` of 0.1.10 does, with a client for each rollout: a request does not say whose it is."""
+        from .openai_client import policy_client
+
+        clients = [policy_client(ask, number) for number in range(rollouts)]
+        try:
+            states = await asyncio.gather(
+                *(self._environment.rollout(dict(row), client, "policy", {}) for client in clients)
+            )
+            await self._environment.rubric.score_group(list(states))
+        finally:
+            await asyncio.gather(*(client.close() for client in clients))
+        return [
+            self._record(
+                state, state.get("error"), [int(step["response"].id) for step in state["trajectory"]]
+            )
+            for state in states
+        ]
+
+    async def _with_client(self, row: Any, rollouts: int, ask: AskPolicy) -> list[dict[str, Any]]:
+        from .verifiers_client import ROLLOUT, PolicyClient
+
+        client = PolicyClient(ask)
+        rows = [{**row, ROLLOUT: number} for number in range(rollouts)]
+        outputs = await self._environment.run_group(rows, client, "policy", {}, state_columns=["trajectory"])
+        return [
+            self._record(
+                output,
+                output.get("error"),
+                [client.calls[number, turn] for turn in range(len(output["trajectory"]))],
+            )
+            for number, output in enumerate(outputs)
+        ]
+
+    def _record(self, outcome: Any, error: Any, calls: list[int]) -> dict[str, Any]:
+        """A rollout as plain data. `why` is what its reward functions last raised: see `rubric_faults`."""
+        return {
+            "reward": outcome.get("reward"),
+            "metrics": dict(outcome.get("metrics") or {}),
+            "error": None if not error else _text(error),
+            "why": self._adaptation.faults.latest,
+            "completion": [plain_message(message) for message in outcome.get("completion") or []],
+            "truncated": bool(outcome.get("is_truncated")),
+            "calls": calls,
+        }
+
+    async def close(self) -> None:
+        """Nothing is held open between groups."""
+
+
+def _text(error: Any) -> str:
+    if not isinstance(error, BaseException):
+        return str(error)
+    cause = f" ({type(error.__cause__).__name__}: {error.__cause__})" if error.__cause__ else ""
+    return f"{type(error).__name__}: {error}{cause}"

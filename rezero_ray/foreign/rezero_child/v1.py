@@ -1,0 +1,149 @@
+"""Adapter of verifiers v1 (0.4): a package that exports a taskset, and an `Env` of its own where it has one.
+
+An episode is a rollout. The one trainable agent's trace becomes it; other agents (a simulated user, a judge) may play
+along, and ask the same policy.
+"""
+
+import asyncio
+from contextlib import AsyncExitStack
+from itertools import islice
+from typing import Any
+
+import verifiers.v1 as vf
+from verifiers.v1.configs.agent import agent_config_fields
+from verifiers.v1.configs.client import EvalClientConfig
+
+from .model_call import Answer, AskPolicy, CallFailed, plain_message
+from .v1_endpoint import KEY_VARIABLE, PolicyEndpoint
+from .v1_harness import HARNESS_ID
+
+MOST_TASKS = 10_000
+"""Taken of a taskset without an end."""
+
+
+class V1Environment:
+    """One built environment. Its traces' model calls are told apart by the trace's id."""
+
+    def __init__(self, env_id: str, args: dict[str, Any], *, max_turns: int | None) -> None:
+        self.notes: list[str] = []
+        self._environment = vf.load_environment(self._config(env_id, args, max_turns))
+        taskset = self._environment.taskset
+        self._tasks = list(taskset if taskset.bounded else islice(taskset, MOST_TASKS))
+        if not taskset.bounded:
+            self.notes.append(f"its taskset has no end: the first {MOST_TASKS} tasks are taken")
+        self._rollouts: dict[str, tuple[int, AskPolicy]] = {}
+        self._calls: dict[str, list[Answer]] = {}
+        self._stack = AsyncExitStack()
+        self._opening = asyncio.Lock()
+        self._context: Any = None
+        self.facts: dict[str, Any] = {
+            "size": len(self._tasks),
+            "class": type(self._environment).__name__,
+            "turns": max_turns or 1,
+            "notes": self.notes,
+        }
+
+    def _config(self, env_id: str, args: dict[str, Any], max_turns: int | None) -> Any:
+        """`args` are keys of the taskset's config. Agents without a harness of their own get ours, and every agent
+        runs in this machine's processes, unless the environment's config says otherwise."""
+        config = vf.resolve_env_config({"taskset": {"id": env_id, **args}})
+        ours = []
+        for role, agent in agent_config_fields(config).items():
+            changes: dict[str, Any] = {}
+            if config.agent_harnesses()[role].id in ("bash", "null"):
+                changes["harness"] = {"id": HARNESS_ID}
+            if "runtime" not in agent.model_fields_set:
+                changes["runtime"] = {"type": "subprocess"}
+            if max_turns is not None:
+                changes["max_turns"] = max_turns
+            if "harness" in changes:
+                ours.append(role)
+            changed = type(agent).model_validate({**agent.model_dump(exclude_unset=True), **changes})
+            setattr(config, role, changed)
+        if ours:
+            self.notes.append(f"agents without a harness of their own converse in process: {', '.join(ours)}")
+        return config
+
+    def prompts(self) -> list[Any]:
+        prompts = []
+        for task in self._tasks:
+            data = task.data
+            system = [{"role": "system", "content": data.system_prompt}] if data.system_prompt else []
+            prompt = data.prompt or ""
+            own = (
+                [{"role": "user", "content": prompt}]
+                if isinstance(prompt, str)
+                else [plain_message(message) for message in prompt]
+            )
+            prompts.append([*system, *own])
+        return prompts
+
+    async def run_group(self, example: int, rollouts: int, ask: AskPolicy) -> list[dict[str, Any]]:
+        await self._open()
+        task = self._tasks[example]
+        return list(await asyncio.gather(*(self._episode(task, number, ask) for number in range(rollouts))))
+
+    async def _open(self) -> None:
+        async with self._opening:
+            if self._context is not None:
+                return
+            endpoint = PolicyEndpoint(self._answer)
+            await endpoint.start()
+            self._stack.push_async_callback(endpoint.close)
+            await self._stack.enter_async_context(self._environment.serving())
+            client = EvalClientConfig(base_url=endpoint.url, api_key_var=KEY_VARIABLE)
+            self._context = vf.ModelContext(model="policy", client=client)
+
+    async def _answer(self, trace: str, messages: list[dict[str, Any]], tools: list[Any]) -> Answer:
+        if trace not in self._rollouts:
+            raise CallFailed(f"no rollout has the trace {trace!r}")
+        rollout, ask = self._rollouts[trace]
+        answer = await ask(rollout, messages, tools)
+        self._calls[trace].append(answer)
+        return answer
+
+    async def _episode(self, task: Any, number: int, ask: AskPolicy) -> dict[str, Any]:
+        minted: list[str] = []
+
+        def on_trace(trace: Any) -> None:
+            minted.append(trace.id)
+            self._rollouts[trace.id], self._calls[trace.id] = (number, ask), []
+
+        try:
+            episode = await self._environment.run_episode(task, self._context, on_trace=on_trace)
+            return self._record(episode)
+        finally:
+            for trace in minted:
+                del self._rollouts[trace], self._calls[trace]
+
+    def _record(self, episode: Any) -> dict[str, Any]:
+        errors = [*episode.errors, *(error for trace in episode.traces for error in trace.errors)]
+        trained = [trace for trace in episode.traces if trace.agent.trainable]
+        error = None
+        if errors or not episode.ok:
+            error = "; ".join(f"{each.type}: {each.message}" for each in errors) or "the episode is not ok"
+        elif len(trained) != 1:
+            error = f"{len(trained)} agents are to be trained, and a rollout has one"
+        elif not trained[0].rewards or any(reward is None for reward in trained[0].rewards.values()):
+            error = "the task gave no reward"
+        elif trained[0].num_turns != len(self._calls[trained[0].id]):
+            error = f"{len(self._calls[trained[0].id])} model calls made {trained[0].num_turns} turns"
+        if error is not None:
+            return {"reward": None, "metrics": {}, "error": error, "completion": [], "calls": []}
+        trace = trained[0]
+        answers = self._calls[trace.id]
+        first = next((i for i, node in enumerate(trace.nodes) if node.sampled), 0)
+        return {
+            "reward": trace.reward,
+            "metrics": {
+                **{name: reward.score for name, reward in trace.rewards.items()},
+                **{name: value for name, value in trace.metrics.items() if value is not None},
+            },
+            "error": None,
+            "completion": [plain_message(node.message) for node in trace.nodes[first:]],
+            "truncated": trace.is_truncated or trace.is_timeout or any(each.overlong for each in answers),
+            "calls": [each.call for each in answers if not each.overlong],
+        }
+
+    async def close(self) -> None:
+        await self._stack.aclose()

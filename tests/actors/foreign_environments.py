@@ -1,0 +1,90 @@
+"""Toy environments for verifiers versions that are not ours, and an engine that answers by script.
+
+Example 4 of each raises when it is scored; example 5 of the classic one blocks its process.
+"""
+
+from typing import Any
+
+from actors.rollout_engine import Completion
+
+CLASSIC = '''
+import time
+import verifiers as vf
+from datasets import Dataset
+
+class Twice(vf.MultiTurnEnv):
+    """Asks once more, then ends."""
+
+    async def env_response(self, messages, state, **kwargs):
+        print("standard output is not the pipe")
+        return [{"role": "user", "content": "Again."}]
+
+def load_environment(turns=2):
+    def replies(prompt, completion) -> float:
+        task = prompt[-1]["content"]
+        if task == "Say 4.":
+            raise ZeroDivisionError("no tests were run")
+        if task == "Say 5.":
+            time.sleep(3600)
+        return 0.25 * sum(m["role"] == "assistant" for m in completion)
+
+    def dicts(completion) -> float:
+        return float(sum(isinstance(m, dict) for m in completion))
+
+    rows = [{"prompt": [{"role": "user", "content": f"Say {i}."}], "answer": ""} for i in range(6)]
+    rubric = vf.Rubric(funcs=[replies, dicts], weights=[1.0, 0.0])
+    return Twice(dataset=Dataset.from_list(rows), rubric=rubric, max_turns=turns)
+'''
+
+V1 = """
+import verifiers.v1 as vf
+
+class Data(vf.TaskData):
+    wanted: str
+
+class Numbers(vf.TasksetConfig):
+    count: int = 3  # 5 in the tests
+
+class Say(vf.Task[Data]):
+    @vf.reward(weight=0.5)
+    async def replies(self, trace) -> float:
+        if self.data.wanted == "4":
+            raise ZeroDivisionError("no tests were run")
+        return float(trace.num_turns)
+
+class SayNumbers(vf.Taskset[Say, Numbers]):
+    def load(self):
+        for i in range(self.config.count):
+            yield Say(Data(prompt=f"Say {i}.", wanted=str(i)))
+
+class TwiceConfig(vf.EnvConfig):
+    agent: vf.AgentConfig = vf.AgentConfig()
+
+class Twice(vf.Env[TwiceConfig]):
+    async def run(self, task, agents):
+        async with agents.agent.interaction(task) as talk:
+            await talk.turn()
+            await talk.turn("Again.")
+
+__all__ = ["SayNumbers", "Twice"]
+"""
+
+
+class ScriptedEngine:
+    """Answers every request with one token and the end of the turn, each with a logprob that tells the requests
+    apart. Keeps what it was sent."""
+
+    def __init__(self, *, fails: bool = False) -> None:
+        self.fails = fails
+        self.requests: list[list[int]] = []
+
+    @property
+    def generate(self) -> Any:
+        return self
+
+    async def remote(self, version: int, ids: list[int], max_tokens: int, seed: int) -> Completion:
+        if self.fails:
+            raise RuntimeError("EngineDeadError")
+        self.requests.append(list(ids))
+        logprob = -len(self.requests) / 8
+        return Completion(token_ids=[28, 2], logprobs=[logprob, logprob], finish_reason="stop")
