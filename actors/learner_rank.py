@@ -4,12 +4,12 @@ Failure semantics: a rank is never restarted on its own (the others would keep t
 Any failure of a rank is the group's; all are started again and go on from the last complete checkpoint.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray
 
+from actors.rendezvous import join, open_store
 from actors.waiting import wait_all
 from rezero_ray.batch import TrainingBatch, Tree, micro_batches, single_sequence
 from rezero_ray.codec import decode, encode
@@ -25,22 +25,14 @@ class LearnerRank:
         self._config, self._rank, self._world_size, self._device_kind = config, rank, world_size, device
 
     def address(self) -> tuple[str, int]:
-        """A free port on this rank's node, for rank 0 to be found at."""
-        import socket
-
-        with socket.socket() as listener:
-            listener.bind(("", 0))
-            return ray.util.get_node_ip_address(), int(listener.getsockname()[1])
+        """Where the ranks meet: a store that this one keeps open."""
+        host = ray.util.get_node_ip_address()
+        self._store = open_store(host)
+        return host, self._store.port
 
     def start(self, master_address: str, master_port: int) -> dict[str, int]:
         """Join the process group and load the model. Returns counts of parameters."""
-        os.environ.update(
-            RANK=str(self._rank),
-            WORLD_SIZE=str(self._world_size),
-            LOCAL_RANK="0",
-            MASTER_ADDR=master_address,
-            MASTER_PORT=str(master_port),
-        )
+        join(master_address, master_port, rank=self._rank, world_size=self._world_size)
         from actors.deepspeed_learner import DeepSpeedLearner
 
         self._learner = DeepSpeedLearner(self._config, self._device_kind, self._world_size)

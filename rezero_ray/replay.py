@@ -6,8 +6,6 @@ recorded steps behind that. No rollout engine and no Ray: the recorded ids and l
 
 import argparse
 import math
-import os
-import socket
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -163,18 +161,15 @@ def _wrong(run: RecordedRun, what: str) -> ConfigError:
 @contextmanager
 def _lone_learner(config: Config, device: Device) -> "Iterator[DeepSpeedLearner]":
     """A learner of one rank in this process. While it lives, stdout belongs to nobody: DeepSpeed logs there."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    os.environ.update(
-        RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
-    )
     with redirect_stdout(sys.stderr), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # what torch and transformers say of DeepSpeed's calls
         import torch
 
         from actors.deepspeed_learner import DeepSpeedLearner
+        from actors.rendezvous import join, open_store
 
+        store = open_store("127.0.0.1")
+        join("127.0.0.1", store.port, rank=0, world_size=1)
         try:
             yield DeepSpeedLearner(config, device, world_size=1)
         finally:

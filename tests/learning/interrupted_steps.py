@@ -6,13 +6,13 @@ One rank alone records the rollouts, takes the steps, and takes them again from 
 second, each time in a new learner: FOLDER/states/*.safetensors. Several ranks go on from the lone one's first state.
 """
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from actors.rendezvous import join
 from rezero_ray.codec import decode, encode
 from rezero_ray.records import Bytes, Group
 from tests.learning.fixed_step import config_of, groups_of
@@ -40,7 +40,7 @@ def take(
 
 def main() -> None:
     model, folder, rank, world, port, result = sys.argv[1:]
-    os.environ.update(RANK=rank, WORLD_SIZE=world, LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+    join("127.0.0.1", int(port), rank=int(rank), world_size=int(world))
     from actors.deepspeed_learner import DeepSpeedLearner
     from rezero_ray.batch import single_sequence
 

@@ -6,13 +6,13 @@ Writes {loss: {split: norm}}. A split is a way of cutting the same work into mic
 """
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from actors.rendezvous import join
 from rezero_ray.records import Bytes
 from tests.learning.fixed_step import LOSSES, config_of, groups_of
 
@@ -45,7 +45,7 @@ def norms(model: str, state: Bytes, rank: int, world: int) -> dict[str, dict[str
 
 def main() -> None:
     model, adapter, rank, world, port, result = sys.argv[1:]
-    os.environ.update(RANK=rank, WORLD_SIZE=world, LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+    join("127.0.0.1", int(port), rank=int(rank), world_size=int(world))
     state = np.fromfile(Path(adapter, "state"), dtype=np.uint8)
     Path(result).write_text(json.dumps(norms(model, state, int(rank), int(world))))
 

@@ -8,7 +8,6 @@ own, so every ratio is one and no clip acts; the norm is the one before clipping
 import importlib.util
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from typing import NamedTuple
 
 import pytest
 
+from actors.rendezvous import open_store
 from rezero_ray.models.tiny import make_tiny_llama
 from tests.learning.fixed_step import LOSSES, write_adapter
 from tests.learning.learner_norms import SPLITS
@@ -51,10 +51,10 @@ def norms(tmp_path_factory: pytest.TempPathFactory) -> Norms:
     write_adapter(model, adapter)
     given = [str(model), str(adapter)]
     programs = {"trl": ["trl_norms", *given]}
-    for world in WORLDS:
-        port = free_port()
+    stores = {world: open_store("127.0.0.1") for world in WORLDS}
+    for world, store in stores.items():
         for rank in range(world):
-            programs[f"{world}-{rank}"] = ["learner_norms", *given, str(rank), str(world), port]
+            programs[f"{world}-{rank}"] = ["learner_norms", *given, str(rank), str(world), str(store.port)]
     with running(programs, folder) as processes:
         for name, process in processes.items():
             status = process.wait(timeout=LIMIT)
@@ -86,12 +86,6 @@ def running(programs: dict[str, list[str]], folder: Path) -> Iterator[dict[str, 
         for process in processes.values():
             process.kill()
             process.wait()
-
-
-def free_port() -> str:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return str(listener.getsockname()[1])
 
 
 @pytest.mark.parametrize("world", WORLDS)

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from actors.rendezvous import open_store
 from rezero_ray.models.tiny import make_tiny_llama
 from tests.learning.interrupted_steps import STEPS
-from tests.learning.test_gradient_against_trl import free_port, running
+from tests.learning.test_gradient_against_trl import running
 from tests.record_builders import SMOLLM2
 
 pytestmark = [
@@ -24,9 +25,10 @@ def states(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("interrupted")
     model = make_tiny_llama(folder / "model", tokenizer_from=SMOLLM2)
     for world in WORLDS:
-        port = free_port()
+        store = open_store("127.0.0.1")
+        given = [str(model), str(folder)]
         programs = {
-            f"{world}-{rank}": ["interrupted_steps", str(model), str(folder), str(rank), str(world), port]
+            f"{world}-{rank}": ["interrupted_steps", *given, str(rank), str(world), str(store.port)]
             for rank in range(world)
         }
         with running(programs, folder) as processes:

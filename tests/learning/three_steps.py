@@ -5,11 +5,10 @@
 The groups are the fixed step's; at each step their logprobs are those of the adapter as it stands.
 """
 
-import os
-import socket
 import sys
 from pathlib import Path
 
+from actors.rendezvous import join, open_store
 from tests.learning.fixed_step import config_of, groups_of
 
 STEPS, SAVED = 3, 1
@@ -17,10 +16,8 @@ STEPS, SAVED = 3, 1
 
 def main() -> None:
     model, output = sys.argv[1:]
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = str(listener.getsockname()[1])
-    os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+    store = open_store("127.0.0.1")
+    join("127.0.0.1", store.port, rank=0, world_size=1)
     record(model, output)
 
 
