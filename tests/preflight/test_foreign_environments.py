@@ -11,6 +11,8 @@ from rezero_ray.foreign.interpreter import CACHE_VARIABLE, InterpreterProblem
 from rezero_ray.preflight.environments import examine_prompts, examine_sources
 from tests.config.run_request import write_right
 
+pytestmark = pytest.mark.slow  # each starts a child that imports verifiers
+
 MODULE = """
 import verifiers as vf
 from datasets import Dataset
