@@ -32,7 +32,7 @@ pytestmark = [
 ]
 
 ROOT = Path(__file__).parents[2]
-WORLDS = (1, 3)
+WORLDS = (1, 2, 3)
 LIMIT = 270.0
 
 
