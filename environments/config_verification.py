@@ -21,7 +21,7 @@ from environments.config_oracle import failing_rules, shared_oracle
 from environments.config_rules import SEVERITY_WEIGHTS, weight_of
 from environments.message_text import last_assistant_text
 from environments.reward_weights import signed, weighted_rubric
-from environments.task_dataset import check_options, dataset_of, distinct_tasks, info_of
+from environments.task_dataset import check_options, dataset_of, info_of, train_and_held_out
 
 ENVIRONMENT_ID = "config-verification"
 
@@ -160,9 +160,7 @@ def reference_answer(info: object) -> str:
 
 def generate_tasks(*, seed: int, num_train: int, num_eval: int) -> tuple[list[ConfigTask], list[ConfigTask]]:
     """Training and held-out files; no application occurs in both. The same seed gives the same files."""
-    train = distinct_tasks(lambda rng: draw_file(rng, "train"), split="train", seed=seed, count=num_train)
-    held_out = distinct_tasks(lambda rng: draw_file(rng, "eval"), split="eval", seed=seed, count=num_eval)
-    return train, held_out
+    return train_and_held_out(draw_file, seed=seed, num_train=num_train, num_eval=num_eval)
 
 
 def load_environment(

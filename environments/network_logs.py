@@ -21,7 +21,7 @@ from environments.message_text import last_assistant_text
 from environments.network_answer import KEYS, MAX_LINES, NetworkAnswer, read_answer
 from environments.network_sessions import BENIGN, NetworkTask, draw_window
 from environments.reward_weights import signed, weighted_rubric
-from environments.task_dataset import check_options, dataset_of, distinct_tasks, info_of
+from environments.task_dataset import check_options, dataset_of, info_of, train_and_held_out
 
 ENVIRONMENT_ID = "network-logs"
 
@@ -157,9 +157,7 @@ def generate_tasks(
     *, seed: int, num_train: int, num_eval: int
 ) -> tuple[list[NetworkTask], list[NetworkTask]]:
     """Training and held-out windows; no host's name occurs in both. The same seed gives the same windows."""
-    train = distinct_tasks(lambda rng: draw_window(rng, "train"), split="train", seed=seed, count=num_train)
-    held_out = distinct_tasks(lambda rng: draw_window(rng, "eval"), split="eval", seed=seed, count=num_eval)
-    return train, held_out
+    return train_and_held_out(draw_window, seed=seed, num_train=num_train, num_eval=num_eval)
 
 
 def load_environment(

@@ -21,7 +21,7 @@ from environments.phishing_answer import KEYS, MAX_QUOTES, PhishingAnswer, read_
 from environments.phishing_mail import LABELS, MailTask, draw_mail
 from environments.quote_match import groundedness, relevance
 from environments.reward_weights import signed, weighted_rubric
-from environments.task_dataset import check_options, dataset_of, distinct_tasks, info_of
+from environments.task_dataset import check_options, dataset_of, info_of, train_and_held_out
 
 ENVIRONMENT_ID = "phishing-detection"
 
@@ -129,9 +129,7 @@ def reference_answer(info: object) -> str:
 
 def generate_tasks(*, seed: int, num_train: int, num_eval: int) -> tuple[list[MailTask], list[MailTask]]:
     """Training and held-out mail; no sender occurs in both. The same seed gives the same mail."""
-    train = distinct_tasks(lambda rng: draw_mail(rng, "train"), split="train", seed=seed, count=num_train)
-    held_out = distinct_tasks(lambda rng: draw_mail(rng, "eval"), split="eval", seed=seed, count=num_eval)
-    return train, held_out
+    return train_and_held_out(draw_mail, seed=seed, num_train=num_train, num_eval=num_eval)
 
 
 def load_environment(

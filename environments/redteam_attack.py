@@ -23,7 +23,7 @@ from environments.attack_target import BANNED_WORDS, GUARDS, Exchange, Scenario,
 from environments.attack_techniques import TECHNIQUES
 from environments.message_text import assistant_texts
 from environments.reward_weights import signed, weighted_rubric
-from environments.task_dataset import check_options, dataset_of, distinct_tasks, info_of
+from environments.task_dataset import check_options, dataset_of, info_of, train_and_held_out
 from environments.word_lists import Split, bot_name, code_word, organisation_stem
 
 ENVIRONMENT_ID = "redteam-attack"
@@ -183,11 +183,10 @@ def generate_tasks(
 ) -> tuple[list[AttackTask], list[AttackTask]]:
     """Training and held-out tasks; no place and no code word occurs in both. Same seed, same tasks."""
 
-    def draw(split: Split) -> Callable[[random.Random], AttackTask]:
-        return lambda rng: AttackTask(draw_scenario(rng, split), max_turns)
+    def draw(rng: random.Random, split: Split) -> AttackTask:
+        return AttackTask(draw_scenario(rng, split), max_turns)
 
-    train = distinct_tasks(draw("train"), split="train", seed=seed, count=num_train)
-    return train, distinct_tasks(draw("eval"), split="eval", seed=seed, count=num_eval)
+    return train_and_held_out(draw, seed=seed, num_train=num_train, num_eval=num_eval)
 
 
 def load_environment(

@@ -11,6 +11,8 @@ from typing import Any, Protocol, TypeVar
 
 from datasets import Dataset
 
+from environments.word_lists import Split
+
 ATTEMPTS_PER_TASK = 50
 """Draws that `distinct_tasks` allows for each task before it says that the generator is too small."""
 
@@ -56,6 +58,17 @@ def distinct_tasks(
     if len(tasks) < count:
         raise ValueError(f"only {len(tasks)} distinct {split} tasks can be made, {count} were asked for")
     return list(tasks.values())
+
+
+def train_and_held_out(
+    draw: Callable[[random.Random, Split], TaskT], *, seed: int, num_train: int, num_eval: int
+) -> tuple[list[TaskT], list[TaskT]]:
+    """`distinct_tasks` of both splits. That they have nothing in common is up to `draw`."""
+
+    def tasks(split: Split, count: int) -> list[TaskT]:
+        return distinct_tasks(lambda rng: draw(rng, split), split=split, seed=seed, count=count)
+
+    return tasks("train", num_train), tasks("eval", num_eval)
 
 
 def dataset_of(tasks: Iterable[Task]) -> Dataset:

@@ -1,6 +1,10 @@
-"""What every backend hands over."""
+"""What every backend hands over, and how each connects to Ray."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -11,3 +15,30 @@ class Cluster:
     gpus: float
     dashboard: str | None
     logs: str
+
+
+@contextmanager
+def connected(**where: Any) -> Iterator[Any]:
+    """Ray's context, by `ray.init` with these arguments and what every run has; disconnected in the end."""
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    # Of ranks that fail together one error is told; Ray would print the traceback of each of the others.
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
+    import ray
+
+    context = ray.init(log_to_driver=False, logging_level="warning", namespace="rezero", **where)
+    try:
+        yield context
+    finally:
+        ray.shutdown()
+
+
+def described(context: Any, *, cpus: float, gpus: float) -> Cluster:
+    """The cluster of a Ray context."""
+    import ray
+
+    return Cluster(
+        cpus=cpus,
+        gpus=gpus,
+        dashboard=f"http://{context.dashboard_url}" if context.dashboard_url else None,
+        logs=f"{ray._private.worker._global_node.get_session_dir_path()}/logs",
+    )

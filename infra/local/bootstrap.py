@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from infra.cluster import Cluster
+from infra.cluster import Cluster, connected, described
 from rezero_ray.config.infra import LocalInfraConfig
 
 GIB = 1024**3
@@ -21,34 +21,18 @@ def start(infra: LocalInfraConfig, *, gpus: int) -> Iterator[Cluster]:
     The dashboard listens on the loopback interface only. A cluster that `ray.init` starts asks for Ray's token
     (`ray get-auth-token`) unless the user has set RAY_AUTH_MODE otherwise.
     """
-    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own 15 starves the run beside anything else
-    # Of ranks that fail together one error is told; Ray would print the traceback of each of the others.
-    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
-    import ray
-
     cpus = infra.num_cpus or len(os.sched_getaffinity(0))
-    context = ray.init(
+    with connected(
         address="local",
         num_cpus=cpus,
         num_gpus=gpus,
         object_store_memory=_store_bytes(infra),
         include_dashboard=infra.dashboard,
         dashboard_host="127.0.0.1",
-        log_to_driver=False,
-        logging_level="warning",
-        namespace="rezero",
-    )
-    try:
-        yield Cluster(
-            cpus=cpus,
-            gpus=gpus,
-            dashboard=f"http://{context.dashboard_url}" if context.dashboard_url else None,
-            logs=f"{ray._private.worker._global_node.get_session_dir_path()}/logs",
-        )
-    finally:
-        ray.shutdown()
+    ) as context:
+        yield described(context, cpus=cpus, gpus=gpus)
 
 
 def _store_bytes(infra: LocalInfraConfig) -> int:

@@ -3,9 +3,9 @@
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
-from infra.cluster import Cluster
+from infra.cluster import Cluster, connected, described
 from rezero_ray.config.infra import RayInfraConfig
 from rezero_ray.errors import RunError
 
@@ -17,36 +17,27 @@ def start(infra: RayInfraConfig, *, gpus: int) -> Iterator[Cluster]:
     Raises:
         RunError: no cluster answers, or it has fewer than `gpus` GPUs.
     """
-    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
-    import ray
-
     where = infra.address or os.environ.get("RAY_ADDRESS") or "auto"
-    try:
-        if where != "auto":
-            _knock(where)
-        context = ray.init(address=where, log_to_driver=False, logging_level="warning", namespace="rezero")
-    except (OSError, ValueError) as error:  # Ray's ConnectionError is one
-        raise RunError(
-            "cluster",
-            f"no Ray cluster answers at {where} ({error}). Start one with `ray start --head`, or name the "
-            "`host:port` of its head in infra.address.",
-        ) from error
-    try:
+    with ExitStack() as stack:
+        try:
+            if where != "auto":
+                _knock(where)
+            context = stack.enter_context(connected(address=where))
+        except (OSError, ValueError) as error:  # Ray's ConnectionError is one
+            raise RunError(
+                "cluster",
+                f"no Ray cluster answers at {where} ({error}). Start one with `ray start --head`, or name the "
+                "`host:port` of its head in infra.address.",
+            ) from error
+        import ray
+
         have = ray.cluster_resources()
         if have.get("GPU", 0) < gpus:
             raise RunError(
                 "cluster",
                 f"the run names {gpus} GPUs, and the cluster at {where} has {have.get('GPU', 0):.0f}",
             )
-        yield Cluster(
-            cpus=have.get("CPU", 0),
-            gpus=have.get("GPU", 0),
-            dashboard=f"http://{context.dashboard_url}" if context.dashboard_url else None,
-            logs=f"{ray._private.worker._global_node.get_session_dir_path()}/logs",
-        )
-    finally:
-        ray.shutdown()
+        yield described(context, cpus=have.get("CPU", 0), gpus=have.get("GPU", 0))
 
 
 def _knock(address: str) -> None:
