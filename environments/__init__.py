@@ -1,6 +1,6 @@
 """The built-in `verifiers` environments.
 
-One module per environment, each with `load_environment(*, seed, num_train, num_eval, weights, ...)`.
+One folder per environment; its `environment.py` has `load_environment(*, seed, num_train, num_eval, weights, ...)`.
 All tasks are synthetic: a seeded generator makes them, nothing is downloaded. Every reward component lies
 in [-1, 1], the weights are normalised to sum to one, so the reward lies in [-1, 1] as well.
 

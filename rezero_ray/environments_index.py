@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from typing import Any
 
 BUILT_IN: Mapping[str, str] = {
-    "redteam-attack": "environments.redteam_attack",
-    "code-vulnerability": "environments.code_vulnerability",
-    "phishing-detection": "environments.phishing_detection",
-    "config-verification": "environments.config_verification",
-    "network-logs": "environments.network_logs",
+    "redteam-attack": "environments.redteam_attack.environment",
+    "code-vulnerability": "environments.code_vulnerability.environment",
+    "phishing-detection": "environments.phishing_detection.environment",
+    "config-verification": "environments.config_verification.environment",
+    "network-logs": "environments.network_logs.environment",
 }
 
 _guard_lock = threading.Lock()

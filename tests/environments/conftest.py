@@ -6,13 +6,11 @@ from collections.abc import Iterator
 import pytest
 import verifiers as vf
 
-from environments import (
-    code_vulnerability,
-    config_verification,
-    network_logs,
-    phishing_detection,
-    redteam_attack,
-)
+from environments.code_vulnerability import environment as code_vulnerability
+from environments.config_verification import environment as config_verification
+from environments.network_logs import environment as network_logs
+from environments.phishing_detection import environment as phishing_detection
+from environments.redteam_attack import environment as redteam_attack
 
 
 @pytest.fixture(scope="session")

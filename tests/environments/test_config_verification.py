@@ -11,12 +11,18 @@ from typing import Any
 
 import pytest
 
-from environments import config_verification
-from environments.config_files import DEMONSTRATIONS, PROBLEM_COUNTS, ConfigTask
-from environments.config_oracle import ConfigOracle, OracleError, failing_rules, oracle_pins, shared_oracle
-from environments.config_patch import accepted
-from environments.config_rules import DEMONSTRATION_RULES, RULE_OF, RULES, Kind, Rule, Settings
-from environments.config_verification import generate_tasks, reference_answer
+from environments.config_verification import environment as config_verification
+from environments.config_verification.environment import generate_tasks, reference_answer
+from environments.config_verification.files import DEMONSTRATIONS, PROBLEM_COUNTS, ConfigTask
+from environments.config_verification.oracle import (
+    ConfigOracle,
+    OracleError,
+    failing_rules,
+    oracle_pins,
+    shared_oracle,
+)
+from environments.config_verification.patch import accepted
+from environments.config_verification.rules import DEMONSTRATION_RULES, RULE_OF, RULES, Kind, Rule, Settings
 from tests.environments.scripted_client import run_rollout, score_texts
 
 ROOT = Path(__file__).parents[2]
@@ -293,7 +299,7 @@ def test_a_killed_oracle_is_started_again_and_a_broken_file_is_an_error() -> Non
 @pytest.mark.slow
 def test_the_oracles_end_with_the_process_that_started_them() -> None:
     program = (
-        "import os; from environments.config_oracle import shared_oracle as oracle; oracle().start(); "
+        "import os; from environments.config_verification.oracle import shared_oracle as oracle; oracle().start(); "
         "print(oracle().process_id, flush=True); os.kill(os.getpid(), 9)"
     )
     done = subprocess.run(
@@ -302,6 +308,6 @@ def test_the_oracles_end_with_the_process_that_started_them() -> None:
     child = Path("/proc") / done.stdout.decode().strip()
     assert done.returncode == -signal.SIGKILL and child.name.isdigit()
     deadline = time.monotonic() + 30
-    while child.exists() and "config_oracle_worker" in (child / "cmdline").read_text():
+    while child.exists() and "oracle_worker" in (child / "cmdline").read_text():
         assert time.monotonic() < deadline, "the oracles outlive their parent"
         time.sleep(0.1)

@@ -12,13 +12,11 @@ import verifiers as vf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from environments import (
-    code_vulnerability,
-    config_verification,
-    network_logs,
-    phishing_detection,
-    redteam_attack,
-)
+from environments.code_vulnerability import environment as code_vulnerability
+from environments.config_verification import environment as config_verification
+from environments.network_logs import environment as network_logs
+from environments.phishing_detection import environment as phishing_detection
+from environments.redteam_attack import environment as redteam_attack
 from tests.environments.page_examples import PAGES, PageExample, examples, task_number
 from tests.environments.scripted_client import ScriptedClient, run_rollout, score_texts
 
@@ -34,7 +32,7 @@ KEYWORDS = (
 
 
 def environment_of(module: ModuleType, request: pytest.FixtureRequest) -> vf.Environment:
-    return request.getfixturevalue(module.__name__.rpartition(".")[2].partition("_")[0])
+    return request.getfixturevalue(module.__name__.split(".")[1].partition("_")[0])
 
 
 def reference_texts(module: ModuleType, info: str) -> list[str]:

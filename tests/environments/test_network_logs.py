@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from environments.network_episodes import ATTACKS, LOOK_ALIKES, ROLES
-from environments.network_logs import calibration, evidence, generate_tasks, reference_answer
-from environments.network_sessions import BENIGN, BENIGN_SHARE, DEMONSTRATIONS, LABELS, NetworkTask
+from environments.network_logs.environment import calibration, evidence, generate_tasks, reference_answer
+from environments.network_logs.episodes import ATTACKS, LOOK_ALIKES, ROLES
+from environments.network_logs.sessions import BENIGN, BENIGN_SHARE, DEMONSTRATIONS, LABELS, NetworkTask
 from tests.environments.log_reader import outside, parse, read_window
 from tests.environments.scripted_client import run_rollout, score_texts
 

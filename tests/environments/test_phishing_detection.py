@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from environments.phishing_detection import generate_tasks, reference_answer
-from environments.phishing_mail import DEMONSTRATIONS, LABELS, look_alike
+from environments.phishing_detection.environment import generate_tasks, reference_answer
+from environments.phishing_detection.mail import DEMONSTRATIONS, LABELS, look_alike
 from tests.environments.scripted_client import run_rollout, score_texts
 
 

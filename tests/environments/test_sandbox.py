@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from environments import landlock
-from environments.process_tree import marked
-from environments.sandbox import (
+from environments.sandbox import landlock
+from environments.sandbox.process_tree import marked
+from environments.sandbox.sandbox import (
     MARKER,
     Limits,
     Outcome,
@@ -210,7 +210,7 @@ def test_a_flood_of_output_is_cut_and_one_of_files_is_ended(sandbox: Sandbox) ->
 def test_a_program_does_not_outlive_the_process_that_asked_for_it(sandbox: Sandbox, tmp_path: Path) -> None:
     asker = f"""
 import sys
-from environments.sandbox import Sandbox
+from environments.sandbox.sandbox import Sandbox
 Sandbox({sandbox.tier!r}).run({{}}, ['/bin/sleep', '60'])
 """
     own = {"TMPDIR": str(tmp_path)}

@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from verifiers.types import TextContentPart
 
-from environments.json_answer import find_json_answer
-from environments.message_text import assistant_texts, last_assistant_text, role_of, text_of
-from environments.quote_match import groundedness, relevance
-from environments.reward_weights import normalised_weights, signed
+from environments.shared.json_answer import find_json_answer
+from environments.shared.message_text import assistant_texts, last_assistant_text, role_of, text_of
+from environments.shared.quote_match import groundedness, relevance
+from environments.shared.reward_weights import normalised_weights, signed
 
 
 @pytest.mark.parametrize(

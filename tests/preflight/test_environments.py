@@ -38,7 +38,7 @@ def config_with(tmp_path: Path, *flags: str) -> Config:
 
 
 def test_built_in_ids_mean_our_modules_and_others_follow_the_rule_of_verifiers() -> None:
-    assert module_of("redteam-attack") == "environments.redteam_attack"
+    assert module_of("redteam-attack") == "environments.redteam_attack.environment"
     assert module_of("intertwine/sv-env-redteam-attack") == "sv_env_redteam_attack"
     assert all(source_of(env_id) for env_id in BUILT_IN)
     assert source_of("nobody-has-this") is None and source_of("x.y") is None and source_of("..") is None

@@ -1,0 +1,1 @@
+"""Running code that a model wrote: `sandbox.Sandbox` in front, the launcher and the three tiers behind it."""
