@@ -11,7 +11,7 @@ from rezero_ray.config.environment import EnvConfig
 from rezero_ray.foreign.interpreter import Interpreter
 from rezero_ray.foreign.loading import load_record
 from rezero_ray.foreign.process import ChildDied, ChildProcess
-from rezero_ray.records import Prompt, Turn
+from rezero_ray.records import Prompt, Sizes, Turn
 
 DEAF_SECONDS = 10.0
 """A child that does not take note of a cancelled group within this time hangs, and is ended."""
@@ -58,9 +58,9 @@ class ChildEnvironment:
         self._groups: dict[int, Conversations] = {}
         self._endings: set[asyncio.Task[None]] = set()
 
-    async def size(self) -> int:
+    async def sizes(self) -> Sizes:
         await self._ready()
-        return int(self._facts["size"])
+        return Sizes(int(self._facts["size"]), int(self._facts["held_out"]))
 
     async def renew(self) -> None:
         child = await self._ready()
@@ -68,7 +68,9 @@ class ChildEnvironment:
 
     async def roll_out(self, prompt: Prompt, count: int, policy: Policy) -> list[ScoredRollout]:
         child = await self._ready()
-        number, result = child.begin("run_group", example=prompt.example, rollouts=count)
+        number, result = child.begin(
+            "run_group", example=prompt.example, held_out=prompt.held_out, rollouts=count
+        )
         group = self._groups[number] = Conversations(policy)
         try:
             return [_scored(record, group) for record in await result]

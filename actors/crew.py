@@ -5,13 +5,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from ray.util.placement_group import remove_placement_group
+from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from actors.engine_group import EngineGroup
 from actors.environment_group import EnvironmentGroup
 from actors.environment_worker import EnvironmentWorker
 from actors.learner_rank import LearnerGroup, LearnerRank
-from actors.placement import await_seats, reserve, seat, seating
+from actors.placement import Seating, await_seats, reserve, seat, seating
 from actors.rollout_engine import RolloutEngine
 from rezero_ray.config.schema import Config
 from rezero_ray.errors import RunError
@@ -28,23 +28,63 @@ class Crew:
     bundles: list[dict[str, float]]
 
 
+@dataclass(frozen=True)
+class Scorers:
+    """What rolls out and scores; nothing is trained."""
+
+    engines: EngineGroup
+    environments: EnvironmentGroup
+
+
 @contextmanager
 def start_crew(config: Config, device: str, *, cpus: float) -> Iterator[Crew]:
     """Reserve the bundles, start engines, ranks and workers side by side; end them with the context."""
     plan = seating(config, device, cpus=cpus)
+    with _reserved(plan, config) as group:
+
+        def make_ranks() -> list[Any]:
+            return [
+                seat(LearnerRank, group, s).remote(config, rank, len(plan.ranks), device)
+                for rank, s in enumerate(plan.ranks)
+            ]
+
+        learners = LearnerGroup(
+            make_ranks, lambda: await_seats(group, plan.ranks, config.limits.learner_start), config
+        )
+        with _scorers(config, device, plan, group) as (scorers, starting):
+            parameters = learners.start()
+            scorers.engines.started(starting)
+            yield Crew(scorers.engines, learners, scorers.environments, parameters, plan.bundles)
+
+
+@contextmanager
+def start_scorers(config: Config, device: str, *, cpus: float) -> Iterator[Scorers]:
+    """The same without a learner."""
+    plan = seating(config.model_copy(update={"trainer_gpu_ids": []}), device, cpus=cpus)
+    with (
+        _reserved(plan, config) as group,
+        _scorers(config, device, plan, group) as (scorers, starting),
+    ):
+        scorers.engines.started(starting)
+        yield scorers
+
+
+@contextmanager
+def _reserved(plan: Seating, config: Config) -> Iterator[PlacementGroup]:
     group = reserve(plan, config.limits.cluster)
+    try:
+        yield group
+    finally:
+        remove_placement_group(group)
+
+
+@contextmanager
+def _scorers(
+    config: Config, device: str, plan: Seating, group: PlacementGroup
+) -> Iterator[tuple[Scorers, list[Any]]]:
+    """Engines and workers, and what the engines' start is waited for with."""
     engines = EngineGroup(
         [seat(RolloutEngine, group, s).remote(config, i, device) for i, s in enumerate(plan.engines)], config
-    )
-
-    def make_ranks() -> list[Any]:
-        return [
-            seat(LearnerRank, group, s).remote(config, rank, len(plan.ranks), device)
-            for rank, s in enumerate(plan.ranks)
-        ]
-
-    learners = LearnerGroup(
-        make_ranks, lambda: await_seats(group, plan.ranks, config.limits.learner_start), config
     )
     seats = iter(plan.workers)
     environments = EnvironmentGroup(
@@ -59,11 +99,7 @@ def start_crew(config: Config, device: str, *, cpus: float) -> Iterator[Crew]:
         config,
     )
     try:
-        starting = engines.start()
-        parameters = learners.start()
-        engines.started(starting)
-        yield Crew(engines, learners, environments, parameters, plan.bundles)
+        yield Scorers(engines, environments), engines.start()
     finally:
         with suppress(RunError, KeyboardInterrupt):
             engines.stop()
-        remove_placement_group(group)

@@ -174,17 +174,18 @@ class EngineGroup:
         return engine
 
     def stop(self) -> None:
-        stopping = [self.handles[engine].stop.remote() for engine in self._there()]
+        stopping = [self.handles[engine].stop.remote() for engine in self.there()]
         wait_all(stopping, self._limits.publish, "engines to stop", kind="engine")
 
     # --- how -----------------------------------------------------------------------------------------------
 
-    def _there(self) -> list[int]:
+    def there(self) -> list[int]:
+        """Engines that are not on their way back."""
         return [e for e in range(len(self.handles)) if e not in self._coming_back.values()]
 
     def _ask_all(self, method: str, *args: Any, what: str) -> dict[int, Any]:
         """The answers of the engines that are there; one that fails to answer is lost."""
-        asked = {e: getattr(self.handles[e], method).remote(*args) for e in self._there()}
+        asked = {e: getattr(self.handles[e], method).remote(*args) for e in self.there()}
         answers = {}
         for engine, reference in asked.items():
             try:

@@ -11,7 +11,7 @@ from actors.waiting import result_of, wait_all
 from rezero_ray.codec import decode
 from rezero_ray.config.schema import Config
 from rezero_ray.errors import ProcessDied, RunError
-from rezero_ray.records import Group, Prompt
+from rezero_ray.records import Group, Prompt, Sizes
 from rezero_ray.schedule import Send
 
 GRACE_SECONDS = 20.0
@@ -42,10 +42,10 @@ class EnvironmentGroup:
         self._where: dict[Any, Worker] = {}
         self._deadlines: dict[Any, float] = {}
 
-    def sizes(self) -> dict[str, int]:
-        """Training examples of each environment."""
+    def sizes(self) -> dict[str, Sizes]:
+        """Tasks of each environment."""
         names = list(self._workers)
-        asked = [self._workers[name][0].actor.size.remote() for name in names]
+        asked = [self._workers[name][0].actor.sizes.remote() for name in names]
         found = wait_all(
             asked, self._limits.engine_start, f"environments {', '.join(names)} to load", kind="environment"
         )
@@ -156,7 +156,7 @@ class EnvironmentGroup:
                 f"the workers of {environment} died {self._restarts[environment]} times, more than "
                 "faults.restarts allows; their logs say why",
             )
-        worker.restart = worker.actor.size.options(max_task_retries=-1).remote()
+        worker.restart = worker.actor.sizes.options(max_task_retries=-1).remote()
         worker.restart_deadline = time.monotonic() + self._limits.engine_start
 
     def come_back(self, reference: Any) -> None:

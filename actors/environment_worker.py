@@ -20,7 +20,7 @@ from rezero_ray.config.environment import EnvConfig
 from rezero_ray.config.schema import Config
 from rezero_ray.errors import RunError
 from rezero_ray.foreign.reward_ranges import mapped, raw_range_of
-from rezero_ray.records import Group, Rollout
+from rezero_ray.records import Group, Rollout, Sizes
 from rezero_ray.schedule import Send
 
 
@@ -40,10 +40,10 @@ class EnvironmentWorker:
             else InProcessEnvironment(environment)
         )
 
-    async def size(self) -> int:
-        """Number of training examples."""
+    async def sizes(self) -> Sizes:
+        """How many tasks the environment has."""
         try:
-            return await self._environment.size()
+            return await self._environment.sizes()
         except Exception as problem:
             why = f"{self._settings.id}: {type(problem).__name__}: {problem}"
             raise RunError("environment", why) from problem
@@ -62,7 +62,7 @@ class EnvironmentWorker:
         if self._settings.timeout is not None and self._settings.timeout < limit:
             name, limit = "its timeout", self._settings.timeout
         try:
-            await self._environment.size()  # a child that is yet to start has `limits.engine_start` for that
+            await self._environment.sizes()  # a child that is yet to start has `limits.engine_start` for that
         except Exception as problem:
             raise self._broken(send, f"{type(problem).__name__}: {problem}") from problem
         try:
@@ -74,7 +74,7 @@ class EnvironmentWorker:
 
     async def _roll_out(self, send: Send, engine: Any) -> list[Rollout]:
         policy = Policy(engine, self._chat, self._config, send.prompt, send.version)
-        count = self._config.orchestrator.rollouts_per_example
+        count = send.rollouts or self._config.orchestrator.rollouts_per_example
         try:
             if send.attempt > 1:
                 await self._environment.renew()

@@ -8,8 +8,8 @@ from actors.policy_client import PolicyClient, turn_of
 from actors.scored_rollout import ScoredRollout
 from rezero_ray.config.environment import EnvConfig
 from rezero_ray.environments_index import BUILT_IN, load_environment
-from rezero_ray.foreign.rezero_child.adaptation import adapt
-from rezero_ray.records import Prompt
+from rezero_ray.foreign.rezero_child.adaptation import adapt, held_out_dataset
+from rezero_ray.records import Prompt, Sizes
 
 
 class InProcessEnvironment:
@@ -29,16 +29,17 @@ class InProcessEnvironment:
             ours=settings.id in BUILT_IN,
         )
         self._dataset = self._environment.get_dataset()
+        self._held_out = held_out_dataset(self._environment)
 
-    async def size(self) -> int:
-        return len(self._dataset)
+    async def sizes(self) -> Sizes:
+        return Sizes(len(self._dataset), len(self._held_out))
 
     async def renew(self) -> None:
         self._build()
 
     async def roll_out(self, prompt: Prompt, count: int, policy: Policy) -> list[ScoredRollout]:
         faults = self._adaptation.faults
-        example = self._dataset[prompt.example]
+        example = (self._held_out if prompt.held_out else self._dataset)[prompt.example]
         rows = [{**example, "rezero_rollout": number} for number in range(count)]
         outputs = await self._environment.run_group(
             rows, PolicyClient(policy), "policy", {}, state_columns=["trajectory"]

@@ -49,7 +49,7 @@ def _cpu_seating(config: Config, workers: int, cpus: float) -> Seating:
     count = replicas + ranks + workers
     share = math.floor(100 * cpus / count) / 100
     engine_threads = {"OMP_NUM_THREADS": str(max(1, int(cpus) // replicas))}
-    rank_threads = {"OMP_NUM_THREADS": str(max(1, int(cpus) // ranks))}
+    rank_threads = {"OMP_NUM_THREADS": str(max(1, int(cpus) // max(1, ranks)))}
     seats = [
         Seat(bundle=index, cpus=share, gpus=0, environment=environment)
         for index, environment in enumerate(

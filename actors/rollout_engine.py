@@ -1,7 +1,7 @@
 """The rollout engine: one vLLM `AsyncLLM` an actor, token ids in and out, the adapter published by version.
 
 A rollout names the policy version it began with and finishes on it. Version `v` is the LoRA adapter `policy-v{v}`
-with id `v + 1`; no request ever runs without one.
+with id `v + 1`; no request runs without one, but those that ask for `BASE_POLICY`.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ import msgspec
 import ray
 
 from rezero_ray.config.schema import Config
-from rezero_ray.records import Adapter
+from rezero_ray.records import BASE_POLICY, Adapter
 
 CANARY_ID = 1_000_000_000
 """LoRA ids of the start-up canary count from here, out of the way of every policy version."""
@@ -92,7 +92,7 @@ class RolloutEngine:
     async def generate(
         self, version: int, prompt_ids: list[int], max_tokens: int, seed: int | None
     ) -> Completion:
-        """Sample one completion of at most `max_tokens` tokens under policy `version`."""
+        """Sample one completion of at most `max_tokens` tokens under policy `version`, or under no adapter."""
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
@@ -104,7 +104,8 @@ class RolloutEngine:
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
-        result = (await self._run(f"policy-v{version}", prompt_ids, params)).outputs[0]
+        name = "base" if version == BASE_POLICY else f"policy-v{version}"
+        result = (await self._run(name, prompt_ids, params)).outputs[0]
         logprobs = [
             entry[token].logprob for token, entry in zip(result.token_ids, result.logprobs, strict=True)
         ]
@@ -146,7 +147,7 @@ class RolloutEngine:
 
     async def _run(self, name: str, token_ids: list[int], params: Any) -> Any:
         request = self._requests.get(name)
-        if request is None:
+        if request is None and name != "base":
             raise KeyError(f"no adapter {name} in this engine; it has {sorted(self._requests)}")
         self._serial += 1
         self._in_flight[name] += 1

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import ray
@@ -10,10 +10,12 @@ import ray
 from actors.engine_group import EngineGroup
 from actors.environment_group import EnvironmentGroup
 from actors.waiting import result_of
+from rezero_ray.config.evaluation import EvalConfig
 from rezero_ray.config.schema import Config
 from rezero_ray.errors import Kind, RunError
-from rezero_ray.records import Group
-from rezero_ray.schedule import RolloutSchedule, Send
+from rezero_ray.evaluation import HeldOutGroups
+from rezero_ray.records import Group, Prompt
+from rezero_ray.schedule import RolloutSchedule, Send, capacity
 
 POLL_SECONDS = 0.5
 """Deadlines are looked at this often where nothing happens."""
@@ -30,7 +32,7 @@ class Listener(Protocol):
 
 
 class RolloutStream:
-    """Groups are begun and received in `next_batch` and in `meanwhile`, and at no other time."""
+    """Groups are begun and received in `next_batch`, `meanwhile` and `held_out`, and at no other time."""
 
     def __init__(
         self,
@@ -43,6 +45,7 @@ class RolloutStream:
         self._schedule, self._environments, self._engines = schedule, environments, engines
         self._config, self._listener = config, listener
         self._spans: dict[int, tuple[float, float]] = {}
+        self._held_out: HeldOutGroups | None = None
         self.faults: Counter[str] = Counter()
 
     def next_batch(self) -> list[Group]:
@@ -71,6 +74,32 @@ class RolloutStream:
                 raise RunError(kind, f"waited {seconds:.0f} s for {what}; no answer")
         return [ray.get(reference) for reference in references]
 
+    def held_out(
+        self, prompts: Sequence[Prompt], version: int, settings: EvalConfig, give_up: Callable[[], bool]
+    ) -> list[Group] | None:
+        """The groups of held-out prompts under one policy version, without those that failed `faults.attempts` times;
+        None if `give_up` became true before they were there. Training rollouts go on meanwhile.
+
+        Raises:
+            RunError: too much failed; the message says where.
+        """
+        count = settings.rollouts_per_example
+        under_way = self._held_out = HeldOutGroups(
+            prompts,
+            version,
+            count=count,
+            capacity=capacity(self._config, count),
+            attempts=self._config.faults.attempts,
+        )
+        while not under_way.done and not give_up():
+            self._turn([])
+        self._held_out = None
+        for send in under_way.in_flight:
+            self._environments.cancel(send)
+            self._spans.pop(send.prompt.index)
+        self.seconds_of(under_way.groups)
+        return under_way.groups if under_way.done else None
+
     def seconds_of(self, groups: Sequence[Group]) -> float:
         """Wall seconds from the first of these groups begun to the last one finished, in this process."""
         spans = [self._spans.pop(g.prompt.index) for g in groups if g.prompt.index in self._spans]
@@ -80,6 +109,7 @@ class RolloutStream:
         """Give up everything under way; the schedule is to be restored from a cut."""
         self._environments.cancel_all()
         self._spans.clear()
+        self._held_out = None
 
     def _turn(self, others: Sequence[Any]) -> list[Any]:
         """Begin what may begin, wait for something to happen, take it in. Returns which of `others` are there."""
@@ -90,7 +120,7 @@ class RolloutStream:
         for send in self._schedule.stragglers():
             self._environments.cancel(send)
             self._let_go(send)
-        for send in self._schedule.sends():
+        for send in [*self._held_out_sends(), *self._schedule.sends()]:
             self._spans[send.prompt.index] = (time.monotonic(), 0.0)
             self._environments.begin(send)
         self._look_at_deadlines()
@@ -116,7 +146,7 @@ class RolloutStream:
             return
         begun, _ = self._spans[send.prompt.index]
         self._spans[send.prompt.index] = (begun, time.monotonic())
-        if self._schedule.finished(result):
+        if self._asked_for_by(send).finished(result):
             self._listener.group(result)
 
     def _failed(self, send: Send, error: RunError) -> None:
@@ -125,18 +155,29 @@ class RolloutStream:
             self._engines.lose(send.engine, error.message, begun)
         else:
             self.faults[error.kind] += 1
-        if not self._schedule.failed(send.prompt.index):
+        asking = self._asked_for_by(send)
+        if not asking.failed(send.prompt.index):
             self._listener.say(f"prompt {send.prompt.index} is sent again: {error.message}")
             return
         self._listener.put_aside(send, error.kind, error.message)
-        limit = max(1, int(self._config.faults.max_put_aside * self._config.orchestrator.batch_size))
-        if self._schedule.put_aside > limit:
+        of = asking.total if isinstance(asking, HeldOutGroups) else self._config.orchestrator.batch_size
+        limit = max(1, int(self._config.faults.max_put_aside * of))
+        if asking.put_aside > limit:
             raise RunError(
                 error.kind,
-                f"{self._schedule.put_aside} prompts of one step were put aside, more than faults.max_put_aside "
+                f"{asking.put_aside} prompts of one step were put aside, more than faults.max_put_aside "
                 f"allows ({limit}); the last was {send.prompt.environment} prompt {send.prompt.index} "
                 f"(example {send.prompt.example}): {error.message}",
             )
+
+    def _held_out_sends(self) -> list[Send]:
+        return self._held_out.sends(self._engines.there()) if self._held_out else []
+
+    def _asked_for_by(self, send: Send) -> RolloutSchedule | HeldOutGroups:
+        if not send.prompt.held_out:
+            return self._schedule
+        assert self._held_out is not None, "held-out groups are cancelled with their evaluation"
+        return self._held_out
 
     def _let_go(self, send: Send) -> None:
         self._spans.pop(send.prompt.index, None)

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from actors.policy import Policy
-from rezero_ray.records import Prompt, Rollout, Turn
+from rezero_ray.records import Prompt, Rollout, Sizes, Turn
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class ScoredRollout:
 class EnvironmentSource(Protocol):
     """An environment, wherever it lives. Many groups at a time."""
 
-    async def size(self) -> int:
-        """Number of training examples."""
+    async def sizes(self) -> Sizes:
+        """How many tasks it has."""
 
     async def renew(self) -> None:
         """Build the environment afresh for the groups that begin from now on."""

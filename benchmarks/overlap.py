@@ -39,7 +39,7 @@ from workload import RECIPES
 from rezero_ray.codec import encode
 from rezero_ray.config import Config
 from rezero_ray.config.loading import load_config
-from rezero_ray.records import Adapter, Bytes, Group, Rollout, StepReport
+from rezero_ray.records import Adapter, Bytes, Group, Rollout, Sizes, StepReport
 from rezero_ray.schedule import Send
 
 ROLLOUT, TRAIN, SPREAD = 20.0, 20.0, 0.3
@@ -68,8 +68,8 @@ class SleepingEngine:
 class SleepingWorker:
     """Sleeps as long as a group takes, many at a time, and hands back rollouts of full length."""
 
-    def size(self) -> int:
-        return 1000
+    def sizes(self) -> Sizes:
+        return Sizes(1000, 0)
 
     async def run_group(self, send: Send, engine: Any) -> bytes:
         draw = random.Random(f"{send.prompt.index}")

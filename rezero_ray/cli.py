@@ -15,6 +15,7 @@ VERBS = {
     "check": "look for everything that could go wrong, environments and prompts included, and start nothing",
     "plan": "print what a run would be: bundles, tokens, adapter, memory",
     "show": "print the rollouts of a step for a reader",
+    "eval": "score a model, or a run's adapter beside its base, on held-out tasks",
     "replay": "recompute a recorded step from its rollouts and the checkpoint before it, and compare",
 }
 
@@ -26,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         verb, rest = arguments[0], arguments[1:]
         if verb == "train":
             return train.main(rest, prog="rezero train")
-        if verb in ("show", "replay"):
+        if verb in ("show", "eval", "replay"):
             return train.answered(lambda: _of_a_run(verb, rest))
         own, overrides = split_arguments(rest)
         return train.answered(lambda: _look(verb, own, overrides))
@@ -51,6 +52,10 @@ def _of_a_run(verb: str, arguments: Sequence[str]) -> int:
         from rezero_ray import show
 
         return show.main(arguments)
+    if verb == "eval":
+        from rezero_ray import evaluate
+
+        return evaluate.main(arguments)
     from rezero_ray import replay
 
     return replay.main(arguments)

@@ -19,12 +19,25 @@ Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 """A file's content. Ray hands an array over without a copy, and `bytes` not."""
 
 
+BASE_POLICY = -1
+"""Policy version of the model without any adapter. Those that are trained count from 0."""
+
+
+class Sizes(msgspec.Struct, frozen=True):
+    """Tasks of an environment: for training, and held out."""
+
+    train: int
+    held_out: int
+
+
 class Prompt(msgspec.Struct, frozen=True):
-    """One task to roll out. `index` counts the prompts of the run from 0 and seeds its sampling."""
+    """One task to roll out. `index` counts the prompts of the run from 0 and seeds its sampling; a held-out one,
+    which is never trained on, has a negative index and its example among the environment's held-out ones."""
 
     index: int
     environment: str
     example: int
+    held_out: bool = False
 
 
 class Turn(msgspec.Struct, frozen=True):

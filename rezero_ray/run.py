@@ -13,6 +13,7 @@ from rezero_ray.canary import run_canary
 from rezero_ray.checkpoint_writer import CheckpointWriter
 from rezero_ray.config import Config
 from rezero_ray.errors import RunError
+from rezero_ray.evaluation import held_out_prompts, scores_of
 from rezero_ray.interruption import StopRequest
 from rezero_ray.preflight.machine import this_machine
 from rezero_ray.records import Adapter
@@ -83,6 +84,7 @@ class Training:
             self._probe = self._check_agreement()
         self._crew.engines.watch(self._schedule.version, self._probe)
         self._stop.armed = True
+        self._evaluate()
         self._step_began = time.monotonic()
         while self._schedule.version < self._config.max_steps and not self._stop.requested:
             try:
@@ -119,7 +121,8 @@ class Training:
             train=train.seconds,
             sync=sync.seconds,
         )
-        self._reporter.step(step_metrics(groups, batch, report, times, losses), groups)
+        row = step_metrics(groups, batch, report, times, losses) | self._evaluate()
+        self._reporter.step(row, groups)
         if step == config.max_steps or step % config.ckpt.interval == 0 or self._stop.requested:
             self._save(step, adapter)
 
@@ -130,6 +133,25 @@ class Training:
         for scores in self._crew.engines.scores.values():
             limit = self._config.trust.max_mismatch_kl
             require_match(mismatch_kl(learner, scores), limit, f"policy version {version}")
+
+    def _evaluate(self) -> dict[str, float]:
+        """Score the newest policy on held-out tasks where that is due. Returns what metrics.jsonl says of it."""
+        settings, version = self._config.orchestrator.eval, self._schedule.version
+        if settings is None or version in self._directory.evaluated():
+            return {}
+        if version % settings.interval and version != self._config.max_steps:
+            return {}
+        prompts = held_out_prompts({n: s.held_out for n, s in self._sizes.items()}, self._config, settings)
+        with self._reporter.phase("evaluation", len(prompts)) as phase:
+            groups = self._stream.held_out(prompts, version, settings, lambda: self._stop.requested)
+        self._step_began += phase.seconds
+        if groups is None:
+            return {}
+        scores = scores_of(prompts, groups, version, settings)
+        self._reporter.evaluation(scores, phase.seconds)
+        return {key: value for score in scores for key, value in score.metrics().items()} | {
+            "time/eval": phase.seconds
+        }
 
     def _losses(self) -> StepLosses:
         """What the step under way had to do without; counted anew from here."""
@@ -193,7 +215,8 @@ class Training:
 
     def _sampler_at_the_start(self) -> PromptSampler:
         weights = {environment.id: environment.weight for environment in self._config.orchestrator.env}
-        return PromptSampler(self._sizes, weights, seed=self._config.seed)
+        sizes = {name: of.train for name, of in self._sizes.items()}
+        return PromptSampler(sizes, weights, seed=self._config.seed)
 
     def _save(self, step: int, adapter: Adapter) -> None:
         """Copy the state of everything; it is written while the run goes on."""

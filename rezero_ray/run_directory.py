@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from rezero_ray.config import Config, config_id, dump_toml
+from rezero_ray.evaluation import Score
 from rezero_ray.records import Group
 from rezero_ray.schedule import Send
 from rezero_ray.step_record import delete_after, write_step
@@ -32,6 +33,7 @@ PACKAGES = (
 
 
 QUARANTINE = "rollouts/quarantine.jsonl"
+EVALUATIONS = "evaluations.jsonl"
 
 
 class RunDirectory:
@@ -68,8 +70,8 @@ class RunDirectory:
     def rewind(self, step: int) -> None:
         """Forget what was recorded after `step`: those steps are taken again."""
         self.done = step
-        for name in ("metrics.jsonl", QUARANTINE):
-            kept = [row for row in _read_rows(self.path / name) if row["step"] <= step]
+        for name, key in (("metrics.jsonl", "step"), (QUARANTINE, "step"), (EVALUATIONS, "policy_version")):
+            kept = [row for row in _read_rows(self.path / name) if row[key] <= step]
             if kept or name == "metrics.jsonl":
                 self._write(name, "".join(json.dumps(row) + "\n" for row in kept))
             else:
@@ -83,6 +85,14 @@ class RunDirectory:
     def add_metrics(self, row: Mapping[str, Any]) -> None:
         self._append("metrics.jsonl", row)
         self.done = int(row["step"])
+
+    def evaluated(self) -> set[int]:
+        """Policy versions whose evaluation is recorded."""
+        return {row["policy_version"] for row in _read_rows(self.path / EVALUATIONS)}
+
+    def add_evaluation(self, score: Score, seconds: float) -> None:
+        """Record one environment's score."""
+        self._append(EVALUATIONS, {**msgspec.to_builtins(score, str_keys=True), "seconds": seconds})
 
     def add_quarantined(self, send: Send, kind: str, message: str) -> None:
         """Record a prompt that was put aside in the step under way, and why."""

@@ -34,12 +34,14 @@ StalePolicy = Literal["finish", "retry", "drop"]
 
 
 class Send(msgspec.Struct, frozen=True):
-    """A group to begin: on which engine, under which policy version, for the how-manieth time (from 1)."""
+    """A group to begin: on which engine, under which policy version, for the how-manieth time (from 1), of how many
+    rollouts (None: `orchestrator.rollouts_per_example`)."""
 
     prompt: Prompt
     engine: int
     version: int
     attempt: int
+    rollouts: int | None = None
 
 
 class ScheduleState(msgspec.Struct, frozen=True):
@@ -64,18 +66,22 @@ class Limits(msgspec.Struct, frozen=True):
     resample: int = 0
 
 
+def capacity(config: Config, rollouts: int) -> int:
+    """Groups of so many rollouts that an engine works on at one time: twice those that it decodes, so that its slots
+    do not run dry while a group's last rollout ends."""
+    return 2 * max(1, config.inference.model.max_num_seqs // rollouts)
+
+
 def limits_of(config: Config) -> Limits:
-    """The configured policy. An engine gets twice the groups that it decodes at one time, so that its slots do not
-    run dry while a group's last rollout ends."""
+    """The configured policy."""
     orchestrator = config.orchestrator
-    at_one_time = max(1, config.inference.model.max_num_seqs // orchestrator.rollouts_per_example)
     budget = int(orchestrator.resample_budget * orchestrator.batch_size)
     return Limits(
         batch_size=orchestrator.batch_size,
         steps=config.max_steps,
         max_async_level=orchestrator.max_async_level,
         engines=config.inference.parallel.dp,
-        capacity=2 * at_one_time,
+        capacity=capacity(config, orchestrator.rollouts_per_example),
         stale=orchestrator.stale,
         attempts=config.faults.attempts,
         resample=budget if orchestrator.filter_zero_advantage else 0,

@@ -6,7 +6,7 @@ A value is read as TOML (`3`, `1e-5`, `true`, `["a", "b"]`) or, where that fails
 
 import difflib
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,8 +33,10 @@ class Override:
         return parsed["value"] if len(parsed) == 1 else self.raw
 
 
-def split_arguments(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+def split_arguments(argv: Sequence[str], own_flags: Collection[str] = ()) -> tuple[list[str], list[str]]:
     """Command-line arguments -> (what the command itself understands, overrides with their values).
+
+    `own_flags` are the command's own that take a value.
 
     A value may begin with one hyphen (`--seed -1`, to be refused by name) but not with two.
     """
@@ -46,9 +48,10 @@ def split_arguments(argv: Sequence[str]) -> tuple[list[str], list[str]]:
         if not argument.startswith("--") or argument in COMMAND_FLAGS:
             own.append(argument)
             continue
-        overrides.append(argument)
+        where = own if argument.partition("=")[0] in own_flags else overrides
+        where.append(argument)
         if "=" not in argument and rest and not rest[0].startswith("--"):
-            overrides.append(rest.pop(0))
+            where.append(rest.pop(0))
     return own, overrides
 
 

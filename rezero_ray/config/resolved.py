@@ -26,7 +26,7 @@ def config_id(config: Config) -> str:
     reports (output_dir, wandb, mlflow, ckpt); how long it goes on (max_steps, which stays in where a schedule
     decays towards it); where it runs and how its work is split (device, GPU ids, infra, the engine's
     parallelism and memory, trainer.zero, micro_batch_tokens, env_workers); what only watches it (limits,
-    trust).
+    trust, orchestrator.eval).
     """
     science: dict[str, Any] = config.model_dump(mode="json", exclude=_NOT_SCIENCE)
     if config.trainer.optim.schedule != "constant":
@@ -38,7 +38,7 @@ def config_id(config: Config) -> str:
     )
     for key in ("gradient_checkpointing", "logits_chunk"):
         del science["trainer"]["model"][key]
-    del science["orchestrator"]["env_workers"]
+    del science["orchestrator"]["env_workers"], science["orchestrator"]["eval"]
     inference = science.pop("inference")
     science["max_model_len"] = inference["model"]["max_model_len"] or config.seq_len
     science["tool_call_parser"] = inference["model"]["tool_call_parser"]

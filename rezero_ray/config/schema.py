@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, PositiveInt
 
 from rezero_ray.config.environment import EnvConfig
+from rezero_ray.config.evaluation import EvalConfig
 from rezero_ray.config.infra import InfraConfig, LocalInfraConfig
 from rezero_ray.config.table import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, Table
 from rezero_ray.losses.options import ImportanceSamplingOptions, LossOptions
@@ -178,6 +179,9 @@ class OrchestratorConfig(Table):
     sampling: SamplingConfig = Field(default_factory=SamplingConfig, description="How the engine samples.")
     advantage: AdvantageConfig = Field(default_factory=AdvantageConfig, description="Rewards to advantages.")
     env: list[EnvConfig] = Field(min_length=1, description="The environments; `[[orchestrator.env]]` each.")
+    eval: EvalConfig | None = Field(
+        default=None, description="Evaluation on held-out tasks during the run; none where it is not there."
+    )
 
 
 class InferenceModelConfig(Table):

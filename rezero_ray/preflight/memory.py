@@ -78,7 +78,7 @@ def engine_need(config: Config, facts: ModelFacts, device: str) -> Need:
 
 def learner_need(config: Config, facts: ModelFacts, device: str) -> Need:
     """One learner rank: its shard of the base (ZeRO-3), what it gathers, adapter, activations."""
-    ranks, width = len(config.trainer_gpu_ids), _width(config)
+    ranks, width = max(1, len(config.trainer_gpu_ids)), _width(config)
     tokens = config.trainer.micro_batch_tokens or config.seq_len
     threshold = config.trainer.zero.param_persistence_threshold
     whole = sum(size for shape in facts.tensors.values() if (size := math.prod(shape)) < threshold)

@@ -35,13 +35,8 @@ class MlflowReporter:
 
     def step(self, row: Mapping[str, Any], groups: Sequence[Group]) -> None:
         """Metrics of a step, and the first rollouts of it as a text artifact."""
-        import time
-
-        from mlflow.entities import Metric
-
-        now, step = int(time.time() * 1000), int(row["step"])
-        metrics = [Metric(key, float(value), now, step) for key, value in row.items()]
-        self._client.log_batch(self.run_id, metrics=metrics)
+        step = int(row["step"])
+        self.metrics({key: value for key, value in row.items() if not key.startswith("eval/")}, step)
         rollouts = [(g.prompt, r) for g in groups for r in g.rollouts][: self._samples]
         if rollouts:
             text = "\n\n".join(
@@ -50,6 +45,16 @@ class MlflowReporter:
                 for prompt, rollout in rollouts
             )
             self._client.log_text(self.run_id, text, f"rollouts/step_{step:06d}.txt")
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        import time
+
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        # MLflow has no `@` in its names: avg@4 becomes avg_at_4.
+        found = [Metric(key.replace("@", "_at_"), float(value), now, step) for key, value in values.items()]
+        self._client.log_batch(self.run_id, metrics=found)
 
     def adapter(self, folder: Path) -> None:
         self._client.log_artifacts(self.run_id, str(folder), "adapter")

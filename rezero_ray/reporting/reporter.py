@@ -9,8 +9,10 @@ from typing import Any
 
 from rezero_ray.agreement import CanaryResult
 from rezero_ray.config import Config
+from rezero_ray.evaluation import Score
 from rezero_ray.records import Group
 from rezero_ray.reporting.console import ConsoleReporter
+from rezero_ray.reporting.evaluation_table import evaluation_line
 from rezero_ray.reporting.mlflow_reporter import MlflowReporter, tracking_uri
 from rezero_ray.reporting.report import write_report
 from rezero_ray.run_directory import RunDirectory
@@ -94,6 +96,14 @@ class Reporter:
         self._console.step(row)
         if self._mlflow:
             self._mlflow.step(row, groups)
+
+    def evaluation(self, scores: Sequence[Score], seconds: float) -> None:
+        """The scores of one policy, all environments in `seconds`."""
+        for score in scores:
+            self._directory.add_evaluation(score, seconds)
+            self.say(evaluation_line(score))
+            if self._mlflow:
+                self._mlflow.metrics(score.metrics(), score.policy_version)
 
     def checkpoint(self, path: Path) -> None:
         self.say(f"checkpoint {path}")

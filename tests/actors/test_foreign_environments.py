@@ -14,7 +14,7 @@ from actors.environment_worker import EnvironmentWorker
 from rezero_ray.codec import decode
 from rezero_ray.errors import RunError
 from rezero_ray.foreign.interpreter import CACHE_VARIABLE, Interpreter
-from rezero_ray.records import Group, Prompt
+from rezero_ray.records import Group, Prompt, Sizes
 from rezero_ray.schedule import Send
 from tests.actors.foreign_environments import CLASSIC, V1, ScriptedEngine
 from tests.record_builders import SMOLLM2, make_config
@@ -82,7 +82,7 @@ def test_two_turns_are_scored_and_their_ids_line_up(
     """0.25 a reply where messages are dicts, half a turn under v1: two of each."""
 
     async def use(worker: Any) -> None:
-        assert await worker.size() == size
+        assert await worker.sizes() == Sizes(size, 0)
         engine = ScriptedEngine()
         group = await one_group(worker, engine)
         assert [rollout.reward for rollout in group.rollouts] == [reward, reward]
@@ -144,7 +144,7 @@ def test_a_child_that_hangs_is_given_up_and_ended(workers: Any, monkeypatch: pyt
     monkeypatch.setattr("actors.child_environment.DEAF_SECONDS", 1.0)
 
     async def use(worker: Any) -> None:
-        await worker.size()
+        await worker.sizes()
         child = worker._environment._child
         with pytest.raises(RunError, match=r"no score within its timeout = 8 s") as found:
             await one_group(worker, ScriptedEngine(), example=5)

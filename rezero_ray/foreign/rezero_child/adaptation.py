@@ -46,6 +46,13 @@ def adapt(
     return Adaptation(faults, tuple(notes))
 
 
+def held_out_dataset(environment: Any) -> Any:
+    """Its tasks for evaluation, none where it has none: `get_eval_dataset` would give those of training then."""
+    build = getattr(environment, "build_eval_dataset", None)
+    found = build() if build is not None else environment.eval_dataset
+    return [] if found is None else found
+
+
 def _its_code(environment: Any) -> Iterator[Any]:
     yield type(environment)
     yield type(getattr(environment, "parser", None))

@@ -6,7 +6,7 @@ from typing import Any
 
 import verifiers as vf
 
-from .adaptation import adapt, messages_are_dicts
+from .adaptation import adapt, held_out_dataset, messages_are_dicts
 from .model_call import AskPolicy, plain_message
 
 
@@ -19,8 +19,10 @@ class ClassicEnvironment:
         self._environment = importlib.import_module(module).load_environment(**args)
         self._adaptation = adapt(self._environment, dict_messages=dict_messages, max_turns=max_turns)
         self._dataset = self._environment.get_dataset()
+        self._held_out = held_out_dataset(self._environment)
         self.facts: dict[str, Any] = {
             "size": len(self._dataset),
+            "held_out": len(self._held_out),
             "class": type(self._environment).__name__,
             "turns": int(getattr(self._environment, "max_turns", 1)),
             "notes": list(self._adaptation.notes),
@@ -29,9 +31,11 @@ class ClassicEnvironment:
     def prompts(self) -> list[Any]:
         return list(self._dataset["prompt"])
 
-    async def run_group(self, example: int, rollouts: int, ask: AskPolicy) -> list[dict[str, Any]]:
+    async def run_group(
+        self, example: int, held_out: bool, rollouts: int, ask: AskPolicy
+    ) -> list[dict[str, Any]]:
         run = self._with_openai if messages_are_dicts(vf.__version__) else self._with_client
-        return await run(self._dataset[example], rollouts, ask)
+        return await run((self._held_out if held_out else self._dataset)[example], rollouts, ask)
 
     async def _with_openai(self, row: Any, rollouts: int, ask: AskPolicy) -> list[dict[str, Any]]:
         """What `run_group` of 0.1.10 does, with a client for each rollout: a request does not say whose it is."""

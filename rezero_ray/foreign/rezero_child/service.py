@@ -98,7 +98,9 @@ class Service:
                 return longest[: record["count"]]
             case "run_group":
                 ask = self._asking(record["request"])
-                return await self._environment.run_group(record["example"], record["rollouts"], ask)
+                return await self._environment.run_group(
+                    record["example"], record["held_out"], record["rollouts"], ask
+                )
             case unknown:
                 raise ValueError(f"there is no request {unknown!r}")
 

@@ -38,6 +38,7 @@ class V1Environment:
         self._context: Any = None
         self.facts: dict[str, Any] = {
             "size": len(self._tasks),
+            "held_out": 0,
             "class": type(self._environment).__name__,
             "turns": max_turns or 1,
             "notes": self.notes,
@@ -78,7 +79,11 @@ class V1Environment:
             prompts.append([*system, *own])
         return prompts
 
-    async def run_group(self, example: int, rollouts: int, ask: AskPolicy) -> list[dict[str, Any]]:
+    async def run_group(
+        self, example: int, held_out: bool, rollouts: int, ask: AskPolicy
+    ) -> list[dict[str, Any]]:
+        if held_out:
+            raise ValueError("a taskset of verifiers v1 has no held-out tasks")
         await self._open()
         task = self._tasks[example]
         return list(await asyncio.gather(*(self._episode(task, number, ask) for number in range(rollouts))))
