@@ -41,15 +41,17 @@ RECIPES = {
 """Keys that a recipe's answers and prompts need beside those of `SETTINGS`."""
 
 SETTINGS = {
+    "model.dtype": "bfloat16",
     "trainer_gpu_ids": [1],
     "ckpt.interval": 1000,
     "mlflow.enabled": False,
     "orchestrator.batch_size": 4,
     "orchestrator.eval.interval": 1000,
-    "orchestrator.eval.num_examples": 48,
+    "orchestrator.eval.num_examples": 32,
     "orchestrator.eval.rollouts_per_example": 8,
 }
-"""One learner rank: three on two cores would compute the frozen base three times."""
+"""One learner rank: three on two cores would compute the frozen base three times. bfloat16: a processor with AVX-512
+multiplies it faster, and half the KV cache is read."""
 
 
 def main() -> None:

@@ -137,7 +137,7 @@ class Training:
     def _evaluate(self) -> dict[str, float]:
         """Score the newest policy on held-out tasks where that is due. Returns what metrics.jsonl says of it."""
         settings, version = self._config.orchestrator.eval, self._schedule.version
-        if settings is None or version in self._directory.evaluated():
+        if settings is None or version in {s.policy_version for s in self._directory.evaluations()}:
             return {}
         if version % settings.interval and version != self._config.max_steps:
             return {}

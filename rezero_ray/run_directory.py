@@ -86,9 +86,9 @@ class RunDirectory:
         self._append("metrics.jsonl", row)
         self.done = int(row["step"])
 
-    def evaluated(self) -> set[int]:
-        """Policy versions whose evaluation is recorded."""
-        return {row["policy_version"] for row in _read_rows(self.path / EVALUATIONS)}
+    def evaluations(self) -> list[Score]:
+        """The recorded scores, one a policy version and environment."""
+        return [msgspec.convert(row, Score, strict=False) for row in _read_rows(self.path / EVALUATIONS)]
 
     def add_evaluation(self, score: Score, seconds: float) -> None:
         """Record one environment's score."""

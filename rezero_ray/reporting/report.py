@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rezero_ray.evaluation import Score
+
 CURVES = {
     "reward/mean": "reward",
     "entropy": "entropy (nats)",
@@ -35,6 +37,34 @@ def draw_curves(rows: Sequence[Mapping[str, Any]], keys: Sequence[str], *, forma
         axis.set_xlabel("step")
         axis.grid(alpha=0.3)
     axes[0][0].legend(frameon=False, fontsize=8)
+    return _rendered(figure, format)
+
+
+def draw_scores(scores: Sequence[Score], *, format: str = "svg") -> bytes:
+    """Mean reward of held-out tasks over the policy versions, with its interval: a line an environment."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    figure, axis = pyplot.subplots(figsize=(6.4, 3.2))
+    for name in dict.fromkeys(score.environment for score in scores):
+        own = [score for score in scores if score.environment == name]
+        means = [score.average.mean for score in own]
+        below = [score.average.mean - score.average.low for score in own]
+        above = [score.average.high - score.average.mean for score in own]
+        versions = [score.policy_version for score in own]
+        axis.errorbar(versions, means, yerr=[below, above], marker="o", capsize=3, label=name)
+    axis.set_title("reward of held-out tasks, 95 %")
+    axis.set_xlabel("policy version")
+    axis.grid(alpha=0.3)
+    axis.legend(frameon=False, fontsize=8)
+    return _rendered(figure, format)
+
+
+def _rendered(figure: Any, format: str) -> bytes:
+    from matplotlib import pyplot
+
     figure.tight_layout()
     buffer = io.BytesIO()
     figure.savefig(buffer, format=format, dpi=110, metadata={"Date": None} if format == "svg" else None)
@@ -42,9 +72,14 @@ def draw_curves(rows: Sequence[Mapping[str, Any]], keys: Sequence[str], *, forma
     return buffer.getvalue()
 
 
-def write_report(directory: Path, rows: Sequence[Mapping[str, Any]], run: Mapping[str, Any]) -> Path:
-    """Write `report.html` for a run's metrics."""
-    picture = draw_curves(rows, list(CURVES)).decode()
+def write_report(
+    directory: Path, rows: Sequence[Mapping[str, Any]], run: Mapping[str, Any], scores: Sequence[Score] = ()
+) -> Path:
+    """Write `report.html` for a run's metrics and what its evaluations found."""
+    pictures = [draw_curves(rows, list(CURVES)).decode()]
+    if scores:
+        pictures.append(draw_scores(scores).decode())
+    drawn = "".join(picture[picture.index("<svg") :] for picture in pictures)
     facts = "".join(
         f"<tr><th>{html.escape(str(key))}</th><td>{html.escape(str(value))}</td></tr>"
         for key, value in run.items()
@@ -53,7 +88,7 @@ def write_report(directory: Path, rows: Sequence[Mapping[str, Any]], run: Mappin
     path.write_text(
         "<!doctype html><meta charset='utf-8'><title>rezero_ray run</title>"
         "<style>body{font:15px sans-serif;margin:2em}th{text-align:left;padding-right:1em}</style>"
-        f"<h1>{html.escape(str(run['run_id']))}</h1>{picture[picture.index('<svg') :]}<table>{facts}</table>",
+        f"<h1>{html.escape(str(run['run_id']))}</h1>{drawn}<table>{facts}</table>",
         "utf-8",
     )
     return path

@@ -112,7 +112,7 @@ class Reporter:
         """Write the report, hand the adapter to MLflow, say where everything is."""
         rows = self._directory.metrics()
         if rows:
-            write_report(self._directory.path, rows, self._directory.run)
+            write_report(self._directory.path, rows, self._directory.run, self._directory.evaluations())
         newest = sorted((self._directory.path / "checkpoints").glob("step_*/adapter"))
         if self._mlflow:
             if newest:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from rezero_ray.evaluation import Estimate, Score
 from rezero_ray.reporting.report import CURVES, draw_curves, write_report
 
 ROWS = [{"step": step, **dict.fromkeys(CURVES, step / 10)} for step in range(1, 13)]
@@ -36,6 +37,19 @@ def test_every_curve_has_a_panel() -> None:
     assert picture.count('id="axes_') == len(CURVES)
     for title in CURVES.values():
         assert f"<!-- {title} -->" in picture
+
+
+def test_scores_of_held_out_tasks_have_a_picture_with_their_intervals(tmp_path: Path) -> None:
+    scores = [
+        Score(name, version, 4, {}, 0, Estimate(0.1, 0.0, 0.2), Estimate(0.5, 0.4, 0.6), 1.0)
+        for name in ("phishing-detection", "network-logs")
+        for version in (0, 10, 20)
+    ]
+    page = write_report(tmp_path, ROWS, {"run_id": "abc"}, scores).read_text("utf-8")
+    assert page.count("<svg") == 2
+    for name in ("phishing-detection", "network-logs"):
+        assert f"<!-- {name} -->" in page
+    assert page.count('id="LineCollection_') == 4  # the intervals, in the plot and in its legend
 
 
 def test_curves_come_as_png_too() -> None:

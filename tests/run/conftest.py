@@ -10,8 +10,11 @@ from tests.run.train_process import ObservedRun, TrainProcess, ask, status_witho
 
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObservedRun]:
-    """Three steps of redteam-attack, not disturbed."""
-    run = TrainProcess(tmp_path_factory.mktemp("runs") / "undisturbed")
+    """Three steps of redteam-attack, not disturbed; two held-out tasks are scored before the first and after the
+    last."""
+    evaluation = {"interval": 3, "num_examples": 2, "rollouts_per_example": 2}
+    flags = [word for key, value in evaluation.items() for word in (f"--orchestrator.eval.{key}", str(value))]
+    run = TrainProcess(tmp_path_factory.mktemp("runs") / "undisturbed", *flags)
     try:
         run.wait_for("Orchestrator Step 1:")
         address = re.search(r"Ray dashboard: (http://\S+)", run.text)
