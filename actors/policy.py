@@ -7,13 +7,13 @@ from typing import Any
 from rezero_ray.chat import ChatTokenizer
 from rezero_ray.config.schema import Config
 from rezero_ray.errors import RunError
-from rezero_ray.records import Prompt, Turn
+from rezero_ray.records import BASE_POLICY, Prompt, Turn
 from rezero_ray.sampler import sampling_seed
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the policy wrote: its tokens, their text, and whether it was cut off ("length") or ended ("stop")."""
+    """What the model wrote: its tokens, their text, and whether it was cut off ("length") or ended ("stop")."""
 
     turn: Turn
     text: str
@@ -63,9 +63,38 @@ class Policy:
         if budget < 1:
             return Overlong(ids)
         seed = sampling_seed(self._settings.seed, self._prompt.index, rollout, turn)
+        return await self._generate(self._version, ids, budget, seed)
+
+    async def base_answer(
+        self,
+        messages: list[dict[str, Any]],
+        *,
+        rollout: int,
+        turn: int,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+    ) -> Answer | Overlong:
+        """One call of the frozen base model on the same engine, for an environment that needs a second voice.
+
+        Nothing of it is trained on. Templates that let a model think first are told not to.
+
+        Args:
+            max_tokens, temperature: those of the policy when None.
+
+        Raises:
+            EngineUnanswered: the engine failed.
+        """
+        ids = self._chat.prompt_ids(messages, thinking=False)
+        budget = self._budget(len(ids), max_tokens)
+        if budget < 1:
+            return Overlong(ids)
+        seed = sampling_seed(self._settings.seed, self._prompt.index, rollout, turn, "base")
+        return await self._generate(BASE_POLICY, ids, budget, seed, temperature)
+
+    async def _generate(self, version: int, ids: list[int], *sampling: Any) -> Answer:
         started = time.monotonic()
         try:
-            written = await self._engine.generate.remote(self._version, ids, budget, seed)
+            written = await self._engine.generate.remote(version, ids, *sampling)
         except Exception as problem:
             waited = time.monotonic() - started
             self.engine_error = RunError(
@@ -85,8 +114,8 @@ class Policy:
         replies = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
         return self._chat.next_prompt_ids(last.prompt_ids, last.completion_ids, messages[replies[-1] + 1 :])
 
-    def _budget(self, prompt_length: int) -> int:
+    def _budget(self, prompt_length: int, max_tokens: int | None = None) -> int:
         longest = min(
             self._settings.seq_len, self._settings.inference.model.max_model_len or self._settings.seq_len
         )
-        return min(self._settings.orchestrator.sampling.max_tokens, longest - prompt_length)
+        return min(max_tokens or self._settings.orchestrator.sampling.max_tokens, longest - prompt_length)

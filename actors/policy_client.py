@@ -7,12 +7,15 @@ from verifiers.errors import ModelError, OverlongPromptError
 from verifiers.types import Response, ResponseMessage, ResponseTokens, Usage
 
 from actors.policy import Answer, EngineUnanswered, Overlong, Policy
-from rezero_ray.foreign.rezero_child.model_call import plain_message
+from rezero_ray.foreign.rezero_child.model_call import BASE_MODEL, plain_message
 from rezero_ray.records import Turn
 
 
 class PolicyClient(Client):
-    """Serves one group. A turn's ids and logprobs travel in the trajectory, as verifiers has it."""
+    """Serves one group. A turn's ids and logprobs travel in the trajectory, as verifiers has it.
+
+    A call of the model `BASE_MODEL` is answered by the frozen base model, and is no turn.
+    """
 
     def __init__(self, policy: Policy) -> None:
         super().__init__(policy)
@@ -32,6 +35,14 @@ class PolicyClient(Client):
         state = kwargs["state"]
         trajectory = state["trajectory"]
         try:
+            if model == BASE_MODEL:
+                return await self.client.base_answer(
+                    prompt,
+                    rollout=state["input"]["rezero_rollout"],
+                    turn=len(trajectory),
+                    max_tokens=sampling_args.get("max_tokens"),
+                    temperature=sampling_args.get("temperature"),
+                )
             return await self.client.answer(
                 prompt,
                 tools,

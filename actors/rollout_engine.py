@@ -23,7 +23,7 @@ CANARY_ID = 1_000_000_000
 
 
 class Completion(msgspec.Struct, frozen=True):
-    """What the policy wrote: ids, their logprobs under the sampling distribution, and why it ended."""
+    """What the model wrote: ids, their logprobs under the sampling distribution, and why it ended."""
 
     token_ids: list[int]
     logprobs: list[float]
@@ -90,15 +90,25 @@ class RolloutEngine:
         return await self._score(f"policy-v{version}", token_ids)
 
     async def generate(
-        self, version: int, prompt_ids: list[int], max_tokens: int, seed: int | None
+        self,
+        version: int,
+        prompt_ids: list[int],
+        max_tokens: int,
+        seed: int | None,
+        temperature: float | None = None,
     ) -> Completion:
-        """Sample one completion of at most `max_tokens` tokens under policy `version`, or under no adapter."""
+        """Sample one completion of at most `max_tokens` tokens under policy `version`, or without an adapter.
+
+        `temperature` is the run's when None.
+        """
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
         params = SamplingParams(
             max_tokens=max_tokens,
-            temperature=self._config.orchestrator.sampling.temperature,
+            temperature=self._config.orchestrator.sampling.temperature
+            if temperature is None
+            else temperature,
             seed=seed,
             logprobs=0,
             detokenize=False,

@@ -25,9 +25,12 @@ class ChatTokenizer:
 
         return cls(AutoTokenizer.from_pretrained(model, trust_remote_code=trust_remote_code))
 
-    def prompt_ids(self, messages: Sequence[Message], tools: Sequence[Any] | None = None) -> list[int]:
-        """Ids of a conversation that the assistant is to answer."""
-        return self._encode(self._render(messages, tools, generate=True))
+    def prompt_ids(
+        self, messages: Sequence[Message], tools: Sequence[Any] | None = None, *, thinking: bool = True
+    ) -> list[int]:
+        """Ids of a conversation that the assistant is to answer; at once, without `thinking`, if it can."""
+        options = {} if thinking else {"enable_thinking": False}
+        return self._encode(self._render(messages, tools, generate=True, **options))
 
     def next_prompt_ids(
         self, prompt_ids: Sequence[int], completion_ids: Sequence[int], new_messages: Sequence[Message]
@@ -50,13 +53,16 @@ class ChatTokenizer:
         """Text of ids, without special tokens."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
 
-    def _render(self, messages: Sequence[Message], tools: Sequence[Any] | None, *, generate: bool) -> str:
+    def _render(
+        self, messages: Sequence[Message], tools: Sequence[Any] | None, *, generate: bool, **options: bool
+    ) -> str:
         return str(
             self._tokenizer.apply_chat_template(
                 list(messages),
                 tools=list(tools) if tools else None,
                 add_generation_prompt=generate,
                 tokenize=False,
+                **options,
             )
         )
 

@@ -76,6 +76,10 @@ class PromptSampler:
         return self._orders[name, epoch]
 
 
-def sampling_seed(run_seed: int, prompt_index: int, rollout: int, turn: int) -> int:
-    """Seed of one completion: the same prompt of the same run is sampled the same way after a restart."""
-    return random.Random(f"{run_seed}/{prompt_index}/{rollout}/{turn}").getrandbits(31)
+def sampling_seed(run_seed: int, prompt_index: int, rollout: int, turn: int, model: str = "") -> int:
+    """Seed of one completion: the same prompt of the same run is sampled the same way after a restart.
+
+    `model` names one beside the policy, whose seeds are others.
+    """
+    behind = f"/{model}" if model else ""
+    return random.Random(f"{run_seed}/{prompt_index}/{rollout}/{turn}{behind}").getrandbits(31)

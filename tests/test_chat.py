@@ -1,6 +1,7 @@
 """Claims about `ChatTokenizer`, with SmolLM2's own tokenizer and template."""
 
 import pytest
+from transformers import AutoTokenizer
 
 from rezero_ray.chat import ChatTokenizer
 from tests.record_builders import SMOLLM2
@@ -27,6 +28,21 @@ def test_the_prompt_is_the_rendered_conversation_with_the_assistants_turn_opened
         "<|im_start|>assistant\n"
     )
     assert chat.prompt_ids(FIRST) == ids_of(chat, expected)
+
+
+def test_without_thinking_a_template_that_knows_how_lets_the_model_answer_at_once(
+    chat: ChatTokenizer,
+) -> None:
+    """As GLM's template does it; one that knows nothing of it is not changed."""
+    tokenizer = AutoTokenizer.from_pretrained(SMOLLM2)
+    tokenizer.chat_template = (
+        "{{ messages[0].content }}{% if enable_thinking is defined and not enable_thinking %}</think>"
+        "{% elif add_generation_prompt %}<think>{% endif %}"
+    )
+    thinker = ChatTokenizer(tokenizer)
+    assert thinker.decode(thinker.prompt_ids(FIRST)) == "Be brief.<think>"
+    assert thinker.decode(thinker.prompt_ids(FIRST, thinking=False)) == "Be brief.</think>"
+    assert chat.prompt_ids(FIRST, thinking=False) == chat.prompt_ids(FIRST)
 
 
 @pytest.mark.parametrize("new", [MORE, MORE[:1], MORE[1:]], ids=["two", "tool", "user"])

@@ -43,6 +43,21 @@ def assistant_texts(completion: object) -> list[str]:
     return [text_of(message) for message in completion if role_of(message) == "assistant"]
 
 
+def message_reply_pairs(completion: object) -> list[tuple[str, str]]:
+    """Each text of the assistant with that of the user's message behind it, empty where there is none."""
+    if isinstance(completion, str):
+        return [(completion, "")]
+    if completion is None or not isinstance(completion, Iterable):
+        return []
+    pairs: list[tuple[str, str]] = []
+    for message in completion:
+        if role_of(message) == "assistant":
+            pairs.append((text_of(message), ""))
+        elif role_of(message) == "user" and pairs:
+            pairs[-1] = (pairs[-1][0], text_of(message))
+    return pairs
+
+
 def last_assistant_text(completion: object) -> str:
     """Text of the assistant's last message, or an empty string."""
     texts = assistant_texts(completion)

@@ -1,7 +1,8 @@
 """Can the environments be imported and built, and do their prompts fit?
 
 In two parts, because building takes seconds: `examine_sources` reads source code without running it,
-`examine_prompts` builds each environment and tokenises its longest prompts.
+`examine_prompts` builds each environment and tokenises its longest prompts. An environment that needs an endpoint
+has a method `unreachable() -> str | None`, which asks for it and says what is wrong.
 """
 
 import ast
@@ -114,9 +115,12 @@ def _built_here(index: int, env: EnvConfig) -> Seen | Problem:
             environment = load_environment(env.id, env.args)
             notes = _adaptation_notes(environment, env)
             prompts = _longest_prompts(environment)
+            trouble = environment.unreachable() if hasattr(environment, "unreachable") else None
     except Exception as error:  # an environment is foreign code: whatever it raises is told, not thrown
         what = f"{env.id} cannot be built: {type(error).__name__}: {error}"
         return _not_built(index, env.args, what)
+    if trouble:
+        return Problem(f"orchestrator.env.{index}.args", trouble, "start it, or correct what args say of it")
     return Seen(prompts, int(getattr(environment, "max_turns", 1)), notes)
 
 

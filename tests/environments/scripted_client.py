@@ -12,13 +12,14 @@ from verifiers.types import Response, ResponseMessage, Usage
 class ScriptedClient(Client):
     """Gives the texts of its script in order, one per model call; asking for more is an error.
 
-    `calls` counts the model calls, `prompts` holds the messages of each.
+    `calls` counts the model calls, `prompts` holds the messages of each, `models` the name that was asked for.
     """
 
     def __init__(self, script: Iterable[str]) -> None:
         super().__init__(None)
         self.script = list(script)
         self.prompts: list[list[dict[str, Any]]] = []
+        self.models: list[str] = []
 
     @property
     def calls(self) -> int:
@@ -37,6 +38,7 @@ class ScriptedClient(Client):
         self, prompt: Any, model: str, sampling_args: Any, tools: Any = None, **kwargs: Any
     ) -> str:
         self.prompts.append(prompt)
+        self.models.append(model)
         return self.script[self.calls - 1]
 
     async def raise_from_native_response(self, response: str) -> None:

@@ -72,6 +72,22 @@ def test_what_an_environment_raises_is_told_and_not_thrown(tmp_path: Path, insta
     assert "cannot be built: KeyError: 'TOKEN'" in problem.what
 
 
+def test_an_endpoint_that_an_environment_needs_is_asked_for(tmp_path: Path, install: Install) -> None:
+    """And not by a dry run, which reads source code and builds nothing."""
+    install(
+        "needy_env",
+        "class Environment:\n"
+        "    env_id = env_args = None\n"
+        "    def get_dataset(self): return {'prompt': ['x']}\n"
+        "    def unreachable(self): return 'http://host/v1 does not answer'\n"
+        "def load_environment(): return Environment()\n",
+    )
+    config = config_with(tmp_path, "--orchestrator.env.0.id=needy-env")
+    assert not examine_sources(config, must_be_here=False).problems
+    (problem,) = examine_prompts(config, None).problems
+    assert problem.what == "http://host/v1 does not answer"
+
+
 SMALL_ENVIRONMENT = """
 class Environment:
     env_id = env_args = None

@@ -27,6 +27,16 @@ class PublishedPolicies:
         own = scores.gather(1, ids[1:, None]).squeeze(1)
         return float((own - torch.tensor(row["logprobs"][1:]))[mask].abs().max())
 
+    def distance_from_greedy(self, prompt_ids: list[int], reply_ids: list[int], version: int) -> float:
+        """Largest lead, in nats, of the likeliest token over the reply's under policy `version`."""
+        import torch
+
+        with torch.no_grad():
+            logits = self._logits(torch.tensor([[*prompt_ids, *reply_ids]]), version)
+        scores = logits[0, len(prompt_ids) - 1 : -1].log_softmax(-1)
+        own = scores.gather(1, torch.tensor(reply_ids)[:, None]).squeeze(1)
+        return float((scores.max(-1).values - own).max())
+
     def _logits(self, ids: Any, version: int) -> Any:
         if version == 0:
             with self._model.disable_adapter():
@@ -45,6 +55,29 @@ class PublishedPolicies:
 
         base = AutoModelForCausalLM.from_pretrained(MODEL, dtype="float32")
         return PeftModel(base, LoraConfig(target_modules=["q_proj"]), adapter_name="unused").eval()
+
+
+def assert_base_model_defended(output: Path, rows: list[dict[str, Any]], args: dict[str, Any]) -> None:
+    """The greedy replies in rollouts of `redteam-attack` are those of the base model, and not the policy's own."""
+    from transformers import AutoTokenizer
+
+    from environments.redteam_attack.defender import defence
+    from environments.redteam_attack.environment import load_environment, task_of
+    from rezero_ray.chat import ChatTokenizer
+
+    policies, tokenizer = PublishedPolicies(output), AutoTokenizer.from_pretrained(MODEL)
+    chat = ChatTokenizer(tokenizer)
+    tasks = [task_of(info) for info in load_environment(**args).get_dataset()["info"]]
+    told_apart = 0
+    for row in rows:
+        message, reply = (each["content"] for each in row["text"][:2])
+        task = tasks[row["prompt"]["example"]]
+        assert task is not None
+        asked = [message.model_dump() for message in defence(task.scenario, [(message, "")])]
+        prompt_ids, reply_ids = chat.prompt_ids(asked), tokenizer.encode(reply)
+        assert policies.distance_from_greedy(prompt_ids, reply_ids, 0) < 5e-3
+        told_apart += policies.distance_from_greedy(prompt_ids, reply_ids, row["policy_version"]) > 0.05
+    assert told_apart
 
 
 def assert_versions_are_those_named(output: Path, rows: list[dict[str, Any]]) -> None:

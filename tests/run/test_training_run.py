@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.run.published_policy import assert_versions_are_those_named
+from tests.run.published_policy import assert_base_model_defended, assert_versions_are_those_named
 from tests.run.train_process import ObservedRun, TrainProcess, descendants, read_lines
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -192,13 +192,18 @@ if __name__ == "__main__":
 """
 
 
+BASE_DEFENDS = {"target": "base", "target_temperature": 0.0, "target_max_tokens": 16}
+
+
 @pytest.fixture(scope="module")
 def resumed_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObservedRun]:
-    """Rollouts up to two versions old; killed after step 2, and the same command again with --resume."""
+    """Rollouts up to two versions old, against the base model; killed after step 2, and the same command again with
+    --resume."""
     output = tmp_path_factory.mktemp("resumed") / "run"
     command = (
         *("--max_steps", "5", "--orchestrator.max_async_level", "2", "--ckpt.keep_last", "5"),
         *("--trust.canary", "false"),
+        *(f"--orchestrator.env.0.args.{name}={value}" for name, value in BASE_DEFENDS.items()),
     )
     first = TrainProcess(output, *command)
     try:
@@ -232,6 +237,14 @@ def test_every_prompt_is_trained_on_once_whatever_was_killed(resumed_run: Observ
 
 def test_rollouts_are_as_old_as_the_bound_allows_and_no_older(resumed_run: ObservedRun) -> None:
     assert max(row["staleness/max"] for row in resumed_run.metrics()) == 2
+
+
+def test_the_defender_is_the_base_model_without_the_adapter(resumed_run: ObservedRun) -> None:
+    learned = [
+        row for row in rollouts_of(resumed_run) if row["policy_version"] > 0 and row["text"][1]["content"]
+    ]
+    assert len(learned) >= 8
+    assert_base_model_defended(resumed_run.output, learned, BASE_DEFENDS)
 
 
 @pytest.mark.parametrize("run", ["finished_run", "resumed_run"])

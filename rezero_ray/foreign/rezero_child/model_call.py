@@ -4,6 +4,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+BASE_MODEL = "base"
+"""Name of the frozen base model on the policy's engine, for an environment that asks its client for it."""
+
+NO_BASE_MODEL = "the base model answers no environment that lives in an interpreter of its own"
+
 
 @dataclass(frozen=True)
 class Answer:

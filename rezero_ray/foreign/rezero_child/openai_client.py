@@ -8,7 +8,7 @@ from typing import Any
 
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
-from .model_call import Answer, AskPolicy, CallFailed, plain_message
+from .model_call import BASE_MODEL, NO_BASE_MODEL, Answer, AskPolicy, CallFailed, plain_message
 
 NOTHING_WRITTEN = " "
 """Stands for an empty answer: verifiers 0.1.10 takes no text for the model's failure and ends the rollout with an
@@ -44,6 +44,8 @@ class _Transport:
         if not request.url.path.endswith("/chat/completions"):
             return _refused(404, f"the policy answers chat completions, not {request.url.path}")
         body = json.loads(await request.aread())
+        if body.get("model") == BASE_MODEL:
+            return _refused(400, NO_BASE_MODEL)
         messages = [plain_message(message) for message in body["messages"]]
         try:
             answer = await self._ask(self._rollout, messages, body.get("tools") or [])

@@ -7,7 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
-from .model_call import Answer, CallFailed, plain_message
+from .model_call import BASE_MODEL, NO_BASE_MODEL, Answer, CallFailed, plain_message
 from .openai_client import completion
 
 SESSION_HEADER = "X-Session-ID"
@@ -43,6 +43,8 @@ class PolicyEndpoint:
         if not secrets.compare_digest(request.headers.get("Authorization", ""), expected):
             return _refused(401, "this endpoint serves the process that opened it")
         body = await request.json()
+        if body.get("model") == BASE_MODEL:
+            return _refused(400, NO_BASE_MODEL)
         messages = [plain_message(message) for message in body["messages"]]
         try:
             answer: Answer = await self._ask(

@@ -6,7 +6,7 @@ from verifiers.clients import Client
 from verifiers.errors import ModelError, OverlongPromptError
 from verifiers.types import Response, ResponseMessage
 
-from .model_call import Answer, AskPolicy, CallFailed, plain_message
+from .model_call import BASE_MODEL, NO_BASE_MODEL, Answer, AskPolicy, CallFailed, plain_message
 
 ROLLOUT = "rezero_rollout"
 """Column of the input that says which rollout of the group a state belongs to."""
@@ -31,6 +31,8 @@ class PolicyClient(Client):
     async def get_native_response(
         self, prompt: Any, model: str, sampling_args: Any, tools: Any = None, **rest: Any
     ) -> Answer:
+        if model == BASE_MODEL:
+            raise ModelError(NO_BASE_MODEL)
         state = rest["state"]
         rollout = int(state["input"][ROLLOUT])
         try:
