@@ -5,8 +5,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from actors.policy import EngineUnanswered, Overlong, Policy
-from actors.scored_rollout import ScoredRollout
+from actors.scored_rollout import ScoredRollout, shown_message
 from rezero_ray.config.environment import EnvConfig
 from rezero_ray.foreign.interpreter import Interpreter
 from rezero_ray.foreign.loading import load_record
@@ -124,10 +126,15 @@ class ChildEnvironment:
         except Exception as problem:  # a chat template refuses, say, an order of roles
             return {"error": f"{type(problem).__name__}: {problem}"}
         if isinstance(answer, Overlong):
-            return {"text": "", "finish_reason": "length", "overlong": True}
+            return {"text": "", "tool_calls": [], "finish_reason": "length", "overlong": True}
         spoken.append(Spoken(messages, answer.turn))
         group.by_call[int(question["call"])] = spoken[-1]
-        return {"text": answer.text, "finish_reason": answer.finish_reason, "overlong": False}
+        return {
+            "text": answer.text,
+            "tool_calls": [msgspec.structs.asdict(call) for call in answer.tool_calls],
+            "finish_reason": answer.finish_reason,
+            "overlong": False,
+        }
 
 
 def _scored(record: dict[str, Any], group: Conversations) -> ScoredRollout:
@@ -135,8 +142,8 @@ def _scored(record: dict[str, Any], group: Conversations) -> ScoredRollout:
         reward=record["reward"],
         components={name: float(value) for name, value in record["metrics"].items()},
         turns=[turn for call in record["calls"] if (turn := group.by_call[call].turn) is not None],
-        text=[{"role": str(m.get("role", "")), "content": str(m["content"])} for m in record["completion"]],
+        text=[shown_message(message) for message in record["completion"]],
         truncated=bool(record.get("truncated")),
         error=record["error"],
-        why=record.get("why"),
+        scoring=record.get("scoring"),
     )

@@ -67,12 +67,14 @@ class EnvironmentWorker:
             raise self._broken(send, f"{type(problem).__name__}: {problem}") from problem
         try:
             async with asyncio.timeout(limit):
-                rollouts = await self._roll_out(send, engine)
+                rollouts, scoring = await self._roll_out(send, engine)
         except TimeoutError:
             raise self._broken(send, f"no score within {name} = {limit:.0f} s") from None
-        return encode(Group(prompt=send.prompt, rollouts=rollouts, seconds=time.monotonic() - started))
+        seconds = time.monotonic() - started
+        return encode(Group(prompt=send.prompt, rollouts=rollouts, seconds=seconds, scoring=scoring))
 
-    async def _roll_out(self, send: Send, engine: Any) -> list[Rollout]:
+    async def _roll_out(self, send: Send, engine: Any) -> tuple[list[Rollout], float | None]:
+        """The rollouts, and the seconds of their scoring."""
         policy = Policy(engine, self._chat, self._config, send.prompt, send.version)
         count = send.rollouts or self._config.orchestrator.rollouts_per_example
         try:
@@ -86,7 +88,7 @@ class EnvironmentWorker:
         if policy.engine_error is not None:
             raise policy.engine_error
         try:
-            return [self._rollout(each, send.version) for each in scored]
+            return [self._rollout(each, send.version) for each in scored], scored[0].scoring
         except ValueError as problem:
             raise self._broken(send, str(problem)) from problem
 
@@ -115,14 +117,10 @@ class EnvironmentWorker:
 
     def _reward(self, scored: ScoredRollout) -> float:
         reward, (lowest, highest) = scored.reward, self._settings.reward_range
-        raised = f"; {scored.why}" if scored.why else ""
         if reward is not None and self._raw is not None:
-            try:
-                reward = mapped(reward, self._raw)
-            except ValueError as problem:
-                raise ValueError(f"{problem}{raised}") from None
+            reward = mapped(reward, self._raw)
         if reward is None or not lowest <= reward <= highest:
             raise ValueError(
-                f"the reward is {reward}, outside the environment's reward_range = [{lowest}, {highest}]{raised}"
+                f"the reward is {reward}, outside the environment's reward_range = [{lowest}, {highest}]"
             )
         return float(reward)

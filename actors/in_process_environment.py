@@ -1,14 +1,16 @@
 """A classic verifiers environment in this process, under this process's verifiers."""
 
-import json
 from typing import Any
 
 from actors.policy import Policy
 from actors.policy_client import PolicyClient, turn_of
-from actors.scored_rollout import ScoredRollout
+from actors.scored_rollout import ScoredRollout, shown_message
 from rezero_ray.config.environment import EnvConfig
 from rezero_ray.environments_index import BUILT_IN, load_environment
+from rezero_ray.foreign.loading import time_limits
 from rezero_ray.foreign.rezero_child.adaptation import adapt, held_out_dataset
+from rezero_ray.foreign.rezero_child.group_watch import GroupWatch, watched_group
+from rezero_ray.foreign.rezero_child.model_call import plain_message
 from rezero_ray.records import Prompt, Sizes
 
 
@@ -22,10 +24,11 @@ class InProcessEnvironment:
     def _build(self) -> None:
         settings = self._settings
         self._environment = load_environment(settings.id, settings.args)
-        self._adaptation = adapt(
+        adapt(
             self._environment,
             dict_messages=settings.dict_messages,
             max_turns=settings.max_turns,
+            limits=time_limits(settings),
             ours=settings.id in BUILT_IN,
         )
         self._dataset = self._environment.get_dataset()
@@ -38,31 +41,22 @@ class InProcessEnvironment:
         self._build()
 
     async def roll_out(self, prompt: Prompt, count: int, policy: Policy) -> list[ScoredRollout]:
-        faults = self._adaptation.faults
         example = (self._held_out if prompt.held_out else self._dataset)[prompt.example]
         rows = [{**example, "rezero_rollout": number} for number in range(count)]
-        outputs = await self._environment.run_group(
-            rows, PolicyClient(policy), "policy", {}, state_columns=["trajectory"]
-        )
-        return [_scored(output, faults.latest) for output in outputs]
+        with watched_group() as watch:
+            outputs = await self._environment.run_group(
+                rows, PolicyClient(policy), "policy", {}, state_columns=["trajectory"]
+            )
+        return [_scored(output, watch) for output in outputs]
 
 
-def _scored(output: Any, why: str | None) -> ScoredRollout:
+def _scored(output: Any, watch: GroupWatch) -> ScoredRollout:
     return ScoredRollout(
         reward=output.get("reward"),
         components={name: float(value) for name, value in (output.get("metrics") or {}).items()},
         turns=[turn_of(step) for step in output["trajectory"]],
-        text=[_message(message) for message in (output.get("completion") or [])],
+        text=[shown_message(plain_message(message)) for message in (output.get("completion") or [])],
         truncated=bool(output.get("is_truncated")),
-        error=str(output["error"]) if output.get("error") else None,
-        why=why,
+        error="; ".join(watch.faults) or (str(output["error"]) if output.get("error") else None),
+        scoring=watch.scoring,
     )
-
-
-def _message(message: Any) -> dict[str, str]:
-    record = message if isinstance(message, dict) else message.model_dump()
-    content = record.get("content")
-    return {
-        "role": str(record.get("role", "")),
-        "content": content if isinstance(content, str) else json.dumps(content, default=str),
-    }

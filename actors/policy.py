@@ -4,7 +4,8 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from rezero_ray.chat import ChatTokenizer
+from actors.tool_calls import ReadCompletion, ToolCall
+from rezero_ray.chat import ChatTokenizer, tool_record
 from rezero_ray.config.schema import Config
 from rezero_ray.errors import RunError
 from rezero_ray.records import BASE_POLICY, Prompt, Turn
@@ -13,11 +14,13 @@ from rezero_ray.sampler import sampling_seed
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model wrote: its tokens, their text, and whether it was cut off ("length") or ended ("stop")."""
+    """What the model wrote: its tokens, their text, and whether it was cut off ("length") or ended ("stop"). Tool
+    calls that were read out of the text are not in it."""
 
     turn: Turn
     text: str
     finish_reason: str
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,10 @@ class Overlong:
 
 class EngineUnanswered(Exception):
     """The engine failed; why is in `Policy.engine_error`."""
+
+
+class ToolsRefused(Exception):
+    """The environment offers tools that the engine's parser does not take."""
 
 
 class Policy:
@@ -57,13 +64,15 @@ class Policy:
 
         Raises:
             EngineUnanswered: the engine failed.
+            ToolsRefused: `tools` are no tools.
         """
+        tools = [tool_record(tool) for tool in tools or []]
         ids = self._prompt_ids(messages, tools, last)
         budget = self._budget(len(ids))
         if budget < 1:
             return Overlong(ids)
         seed = sampling_seed(self._settings.seed, self._prompt.index, rollout, turn)
-        return await self._generate(self._version, ids, budget, seed)
+        return await self._generate(self._version, ids, budget, seed, tools=tools)
 
     async def base_answer(
         self,
@@ -91,10 +100,13 @@ class Policy:
         seed = sampling_seed(self._settings.seed, self._prompt.index, rollout, turn, "base")
         return await self._generate(BASE_POLICY, ids, budget, seed, temperature)
 
-    async def _generate(self, version: int, ids: list[int], *sampling: Any) -> Answer:
+    async def _generate(
+        self, version: int, ids: list[int], *sampling: Any, tools: list[dict[str, Any]] | None = None
+    ) -> Answer:
         started = time.monotonic()
         try:
             written = await self._engine.generate.remote(version, ids, *sampling)
+            read = await self._read_calls(written, tools or [])
         except Exception as problem:
             waited = time.monotonic() - started
             self.engine_error = RunError(
@@ -102,17 +114,30 @@ class Policy:
                 f"prompt {self._prompt.index} after {waited:.0f} s: {type(problem).__name__}: {problem}",
             )
             raise EngineUnanswered(str(problem)) from problem
+        if read.refused is not None:
+            raise ToolsRefused(f"vLLM does not take the environment's tools: {read.refused}")
         return Answer(
             Turn(prompt_ids=ids, completion_ids=list(written.token_ids), logprobs=list(written.logprobs)),
-            self._chat.decode(written.token_ids),
+            read.text if read.calls else self._chat.decode(written.token_ids),
             "length" if written.finish_reason == "length" else "stop",
+            read.calls,
         )
+
+    async def _read_calls(self, written: Any, tools: list[dict[str, Any]]) -> ReadCompletion:
+        if not tools or self._settings.inference.model.tool_call_parser is None:
+            return ReadCompletion()
+        ids = list(written.token_ids)
+        unended = ids if written.finish_reason == "length" else ids[:-1]
+        return await self._engine.tool_calls.remote(unended, tools)
 
     def _prompt_ids(self, messages: list[dict[str, Any]], tools: Any, last: Turn | None) -> list[int]:
         if last is None:
             return self._chat.prompt_ids(messages, tools)
         replies = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
-        return self._chat.next_prompt_ids(last.prompt_ids, last.completion_ids, messages[replies[-1] + 1 :])
+        calls = messages[replies[-1]].get("tool_calls") or []
+        return self._chat.next_prompt_ids(
+            last.prompt_ids, last.completion_ids, messages[replies[-1] + 1 :], calls
+        )
 
     def _budget(self, prompt_length: int, max_tokens: int | None = None) -> int:
         longest = min(

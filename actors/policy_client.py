@@ -4,7 +4,7 @@ from typing import Any
 
 from verifiers.clients import Client
 from verifiers.errors import ModelError, OverlongPromptError
-from verifiers.types import Response, ResponseMessage, ResponseTokens, Usage
+from verifiers.types import Response, ResponseMessage, ResponseTokens, ToolCall, Usage
 
 from actors.policy import Answer, EngineUnanswered, Overlong, Policy
 from rezero_ray.foreign.rezero_child.model_call import BASE_MODEL, plain_message
@@ -58,7 +58,9 @@ class PolicyClient(Client):
             raise OverlongPromptError(f"the conversation fills seq_len: {len(response.prompt_ids)} tokens")
 
     async def from_native_response(self, response: Answer) -> Response:
-        turn = response.turn
+        turn, reason = response.turn, response.finish_reason
+        if response.tool_calls and reason == "stop":
+            reason = "tool_calls"
         read, written = len(turn.prompt_ids), len(turn.completion_ids)
         return Response(
             id="",
@@ -72,7 +74,12 @@ class PolicyClient(Client):
             ),
             message=ResponseMessage(
                 content=response.text,
-                finish_reason=response.finish_reason,
+                tool_calls=[
+                    ToolCall(id=call.id, name=call.name, arguments=call.arguments)
+                    for call in response.tool_calls
+                ]
+                or None,
+                finish_reason=reason,
                 is_truncated=response.finish_reason == "length",
                 tokens=ResponseTokens(
                     prompt_ids=turn.prompt_ids,

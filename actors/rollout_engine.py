@@ -9,12 +9,14 @@ import os
 import shutil
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import ray
 
+from actors.tool_calls import ReadCompletion, ToolCallReader
 from rezero_ray.config.schema import Config
 from rezero_ray.records import BASE_POLICY, Adapter
 
@@ -60,6 +62,9 @@ class RolloutEngine:
         arguments = engine_arguments(self._config, self._device, self._replica)
         if not hasattr(self, "_engine"):
             self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
+            parser = self._config.inference.model.tool_call_parser
+            if parser is not None:
+                self._tool_calls = ToolCallReader(parser, self._engine.get_tokenizer())
         return os.getpid()
 
     async def publish(self, version: int, adapter: Adapter) -> None:
@@ -120,6 +125,10 @@ class RolloutEngine:
             entry[token].logprob for token, entry in zip(result.token_ids, result.logprobs, strict=True)
         ]
         return Completion(list(result.token_ids), logprobs, result.finish_reason or "stop")
+
+    async def tool_calls(self, token_ids: list[int], tools: Sequence[dict[str, Any]]) -> ReadCompletion:
+        """The calls of these tools in a completion without its end token; needs `tool_call_parser`."""
+        return self._tool_calls.read(token_ids, tools)
 
     async def stop(self) -> None:
         """End the engine's processes and remove its adapters from shared memory."""

@@ -155,6 +155,7 @@ class RolloutStream:
             self._engines.lose(send.engine, error.message, begun)
         else:
             self.faults[error.kind] += 1
+        self.faults[f"{send.prompt.environment}/{error.kind}"] += 1
         asking = self._asked_for_by(send)
         if not asking.failed(send.prompt.index):
             self._listener.say(f"prompt {send.prompt.index} is sent again: {error.message}")

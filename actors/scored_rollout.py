@@ -1,5 +1,6 @@
 """What an environment makes of a conversation, and the sequence that is trained on."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -12,7 +13,8 @@ from rezero_ray.records import Prompt, Rollout, Sizes, Turn
 
 @dataclass(frozen=True)
 class ScoredRollout:
-    """One rollout as its environment tells it. `why`: what a reward function last raised, if one did."""
+    """One rollout as its environment tells it. `scoring`: wall seconds that its group was scored, where they can be
+    told from the rest."""
 
     reward: float | None
     components: Mapping[str, float]
@@ -20,7 +22,7 @@ class ScoredRollout:
     text: list[dict[str, str]]
     truncated: bool
     error: str | None = None
-    why: str | None = None
+    scoring: float | None = None
 
 
 class EnvironmentSource(Protocol):
@@ -34,6 +36,16 @@ class EnvironmentSource(Protocol):
 
     async def roll_out(self, prompt: Prompt, count: int, policy: Policy) -> list[ScoredRollout]:
         """One group, scored. Raises whatever the environment raises."""
+
+
+def shown_message(message: Mapping[str, Any]) -> dict[str, str]:
+    """A message for people: its role, and its text with the calls of tools behind it, a line each."""
+    lines = [str(message.get("content") or "")]
+    for call in message.get("tool_calls") or []:
+        record = json.loads(call) if isinstance(call, str) else call  # verifiers tells them as JSON
+        function = record.get("function", record)
+        lines.append(f"{function['name']}({function['arguments']})")
+    return {"role": str(message.get("role", "")), "content": "\n".join(line for line in lines if line)}
 
 
 def merge_turns(turns: Sequence[Turn], **fields: Any) -> Rollout:

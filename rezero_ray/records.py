@@ -70,11 +70,15 @@ class Rollout(msgspec.Struct, frozen=True, eq=False):
 
 
 class Group(msgspec.Struct, frozen=True, eq=False):
-    """The rollouts of one prompt: whole, and all of one policy version."""
+    """The rollouts of one prompt: whole, and all of one policy version.
+
+    `seconds` of wall time, and those of them that scoring took, where they can be told from the rest.
+    """
 
     prompt: Prompt
     rollouts: list[Rollout]
     seconds: float
+    scoring: float | None = None
 
     @property
     def policy_version(self) -> int:

@@ -18,7 +18,7 @@ from rezero_ray.interruption import StopRequest
 from rezero_ray.preflight.machine import this_machine
 from rezero_ray.records import Adapter
 from rezero_ray.reporting.reporter import Reporter
-from rezero_ray.reporting.step_metrics import FAULTS, StepLosses, StepTimes, step_metrics
+from rezero_ray.reporting.step_metrics import StepLosses, StepTimes, step_metrics
 from rezero_ray.run_directory import RunDirectory
 from rezero_ray.sampler import PromptSampler
 from rezero_ray.schedule import RolloutSchedule, limits_of
@@ -195,7 +195,9 @@ class Training:
         self._crew.engines.reset()
         self._begin(resume=True)
         for row in rows[self._schedule.version :]:  # taken again, and what broke in them stays counted
-            self._stream.faults.update({kind: row[f"errors/{kind}"] for kind in FAULTS})
+            self._stream.faults.update(
+                {key.removeprefix("errors/"): n for key, n in row.items() if key.startswith("errors/")}
+            )
         self._crew.engines.watch(self._schedule.version, self._probe)
 
     def _check_agreement(self) -> list[int]:

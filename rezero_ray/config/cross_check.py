@@ -227,14 +227,16 @@ def _environments(config: Config) -> Iterator[Problem]:
                 "write what the environment's rewards lie between",
                 shown(list(env.raw_reward_range)),
             )
-        if env.timeout is not None and env.timeout > config.limits.group:
-            yield Problem(
-                f"orchestrator.env.{index}.timeout",
-                f"limits.group = {config.limits.group} ends a group before",
-                "raise limits.group, or lower the timeout",
-                shown(env.timeout),
-                others=("limits.group",),
-            )
+        for name in ("timeout", "rollout_timeout", "tool_timeout", "score_timeout"):
+            seconds = getattr(env, name)
+            if seconds is not None and seconds > config.limits.group:
+                yield Problem(
+                    f"orchestrator.env.{index}.{name}",
+                    f"limits.group = {config.limits.group} ends a group before",
+                    "raise limits.group, or lower the timeout",
+                    shown(seconds),
+                    others=("limits.group",),
+                )
         if any(not line.strip() for line in env.requirements):
             yield Problem(
                 f"orchestrator.env.{index}.requirements",

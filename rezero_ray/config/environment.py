@@ -26,6 +26,18 @@ class EnvConfig(Table):
         default=None,
         description="Seconds a group of this environment may take, scoring included; `limits.group` when unset.",
     )
+    rollout_timeout: PositiveFloat | None = Field(
+        default=None,
+        description="Seconds a rollout may take, its model calls and tools included, its scoring not. Longer is an "
+        "error of the environment, here and with the next two; no limit but the group's when unset.",
+    )
+    tool_timeout: PositiveFloat | None = Field(
+        default=None, description="Seconds one call of a tool may take. Not for verifiers 0.4 (v1)."
+    )
+    score_timeout: PositiveFloat | None = Field(
+        default=None,
+        description="Seconds one call of a reward function may take; under verifiers 0.4 (v1) all of a rollout's.",
+    )
     max_turns: PositiveInt | None = Field(
         default=None, description="Turns of a rollout, at most; the environment's own limit when unset."
     )

@@ -1,9 +1,11 @@
 """What a child is told to load."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, Protocol
 
 from rezero_ray.environments_index import module_of
+from rezero_ray.foreign.rezero_child.time_limits import TimeLimits
 
 
 class EnvironmentSettings(Protocol):
@@ -21,6 +23,15 @@ class EnvironmentSettings(Protocol):
     @property
     def dict_messages(self) -> bool | None: ...
 
+    @property
+    def rollout_timeout(self) -> float | None: ...
+
+    @property
+    def tool_timeout(self) -> float | None: ...
+
+    @property
+    def score_timeout(self) -> float | None: ...
+
 
 def load_record(settings: EnvironmentSettings) -> dict[str, Any]:
     """The fields of a `load` request."""
@@ -30,4 +41,10 @@ def load_record(settings: EnvironmentSettings) -> dict[str, Any]:
         "args": dict(settings.args),
         "max_turns": settings.max_turns,
         "dict_messages": settings.dict_messages,
+        "limits": asdict(time_limits(settings)),
     }
+
+
+def time_limits(settings: EnvironmentSettings) -> TimeLimits:
+    """Of its rollouts, tools and reward functions."""
+    return TimeLimits(settings.rollout_timeout, settings.tool_timeout, settings.score_timeout)

@@ -15,6 +15,7 @@ from rezero_ray.preflight.model import examine_model
 from rezero_ray.preflight.model_facts import ModelFacts
 from rezero_ray.preflight.resources import examine_resources
 from rezero_ray.preflight.run_directory import examine_output
+from rezero_ray.preflight.tools import examine_parser
 
 __all__ = ["Device", "Machine", "ModelFacts", "Preflight", "Problem", "preflight", "this_machine"]
 
@@ -51,6 +52,7 @@ def preflight(
         device = "cuda"
         found.notes.append("no GPU and no model here: planned for GPUs")
     found += examine_sources(config, must_be_here=for_run)
+    found += examine_parser(config)
     found += examine_output(config, resume=resume)
     found += _resources(config, facts, machine, device, lenient=elsewhere)
     if for_run and (patient or not found.problems):

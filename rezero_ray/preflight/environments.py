@@ -9,18 +9,21 @@ import ast
 import contextlib
 import difflib
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rezero_ray.chat import tool_record
 from rezero_ray.config import Config, Problem
 from rezero_ray.config.environment import EnvConfig
 from rezero_ray.config.problems import shown
 from rezero_ray.environments_index import BUILT_IN, install_hint, load_environment, module_of, source_of
+from rezero_ray.foreign.loading import time_limits
 from rezero_ray.foreign.rezero_child.adaptation import adapt
 from rezero_ray.preflight.findings import Findings, together
 from rezero_ray.preflight.foreign_environments import Seen, interpreter_of, lives_elsewhere, look_into
 from rezero_ray.preflight.model_facts import ModelFacts
+from rezero_ray.preflight.tools import examine_tools
 
 PROMPTS_TOKENISED = 256  # the longest by characters; the longest by tokens is among them for ordinary text
 
@@ -95,11 +98,12 @@ def examine_prompts(config: Config, facts: ModelFacts | None) -> Findings:
             found.problems.append(seen)
             continue
         found.notes += seen.notes
+        found += examine_tools(config, index, seen.tools, tokenizer)
         if not seen.prompts:
             problem = Problem(f"orchestrator.env.{index}", f"{env.id} has no prompts", "check its args")
             found.problems.append(problem)
         elif tokenizer is not None:
-            longest = max(_tokens(tokenizer, prompt) for prompt in seen.prompts)
+            longest = max(_tokens(tokenizer, prompt, seen.tools) for prompt in seen.prompts)
             found += _fits(config, index, longest, seen.turns)
     if tokenizer is None:
         found.notes.append("without the model's tokenizer the length of the prompts is not checked")
@@ -113,7 +117,7 @@ def _built_here(index: int, env: EnvConfig) -> Seen | Problem:
     try:
         with contextlib.redirect_stderr(noise), contextlib.redirect_stdout(noise):
             environment = load_environment(env.id, env.args)
-            notes = _adaptation_notes(environment, env)
+            tools, notes = _adapted(environment, env)
             prompts = _longest_prompts(environment)
             trouble = environment.unreachable() if hasattr(environment, "unreachable") else None
     except Exception as error:  # an environment is foreign code: whatever it raises is told, not thrown
@@ -121,15 +125,21 @@ def _built_here(index: int, env: EnvConfig) -> Seen | Problem:
         return _not_built(index, env.args, what)
     if trouble:
         return Problem(f"orchestrator.env.{index}.args", trouble, "start it, or correct what args say of it")
-    return Seen(prompts, int(getattr(environment, "max_turns", 1)), notes)
+    return Seen(prompts, int(getattr(environment, "max_turns", 1)), tools, notes)
 
 
-def _adaptation_notes(environment: Any, env: EnvConfig) -> list[str]:
-    """What the workers will change about it (`adaptation.adapt`); nothing about a built-in one."""
-    if env.id in BUILT_IN or not hasattr(environment, "rubric"):
-        return []
-    changed = adapt(environment, dict_messages=env.dict_messages, max_turns=env.max_turns)
-    return [f"environment {env.id}: {note}" for note in changed.notes]
+def _adapted(environment: Any, env: EnvConfig) -> tuple[list[dict[str, Any]], list[str]]:
+    """The tools that it offers, and what the workers will change about it (`adaptation.adapt`)."""
+    if not hasattr(environment, "rubric"):
+        return [], []
+    changed = adapt(
+        environment,
+        dict_messages=env.dict_messages,
+        max_turns=env.max_turns,
+        limits=time_limits(env),
+        ours=env.id in BUILT_IN,
+    )
+    return list(changed.tools), [f"environment {env.id}: {note}" for note in changed.notes]
 
 
 def _not_built(index: int, args: Mapping[str, Any], what: str) -> Problem:
@@ -175,6 +185,9 @@ def _tokenizer(facts: ModelFacts | None) -> Any:
     return PreTrainedTokenizerFast.from_pretrained(str(facts.folder))
 
 
-def _tokens(tokenizer: Any, prompt: Any) -> int:
+def _tokens(tokenizer: Any, prompt: Any, tools: Sequence[Any] = ()) -> int:
     messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-    return len(tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False))
+    records = [tool_record(tool) for tool in tools] or None
+    return len(
+        tokenizer.apply_chat_template(messages, tools=records, add_generation_prompt=True, return_dict=False)
+    )

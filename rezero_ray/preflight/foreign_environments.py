@@ -20,6 +20,7 @@ class Seen:
 
     prompts: list[Any]
     turns: int
+    tools: list[dict[str, Any]]
     notes: list[str]
 
 
@@ -68,4 +69,4 @@ async def _ask(python: Any, env: EnvConfig, prompts: int) -> Seen:
         f"{where} on Python {facts['python']}",
         *(f"environment {env.id}: {note}" for note in facts["notes"]),
     ]
-    return Seen(longest, int(facts["turns"]), notes)
+    return Seen(longest, int(facts["turns"]), facts["tools"], notes)

@@ -25,7 +25,7 @@ class StepTimes(msgspec.Struct, frozen=True):
 
 class StepLosses(msgspec.Struct, frozen=True):
     """What a step had to do without: prompts put aside, stragglers dropped, groups replaced for want of signal, and
-    faults by kind."""
+    faults by kind and by `environment/kind`."""
 
     put_aside: int = 0
     dropped: int = 0
@@ -82,8 +82,15 @@ def step_metrics(
         "rollouts/turns": fmean(r.turns for r in rollouts),
     }
     row |= {f"errors/{kind}": losses.faults.get(kind, 0) for kind in FAULTS}
+    row |= {f"errors/{name}": count for name, count in losses.faults.items()}
     for name in sorted({group.prompt.environment for group in groups}):
-        of_environment = [r for g in groups if g.prompt.environment == name for r in g.rollouts]
+        own = [group for group in groups if group.prompt.environment == name]
+        scoring = [group.scoring for group in own if group.scoring is not None]
+        row[f"time/{name}/group"] = fmean(group.seconds for group in own)
+        if scoring:
+            row[f"time/{name}/scoring"] = fmean(scoring)
+        row.setdefault(f"errors/{name}/environment", 0)
+        of_environment = [r for g in own for r in g.rollouts]
         counts = Counter(component for r in of_environment for component in r.components)
         for component in sorted(counts):
             row[f"reward/{name}/{component}"] = fmean(

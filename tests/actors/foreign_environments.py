@@ -1,6 +1,7 @@
 """Toy environments for verifiers versions that are not ours, and an engine that answers by script.
 
-Example 4 of each raises when it is scored; example 5 of the classic one blocks its process.
+Example 4 of each raises when it is scored. Example 5 of the classic one blocks its process; example 3 of the v1 one
+is scored for an hour.
 """
 
 from typing import Any
@@ -20,7 +21,7 @@ class Twice(vf.MultiTurnEnv):
         return [{"role": "user", "content": "Again."}]
 
 def load_environment(turns=2):
-    def replies(prompt, completion) -> float:
+    async def replies(prompt, completion) -> float:
         task = prompt[-1]["content"]
         if task == "Say 4.":
             raise ZeroDivisionError("no tests were run")
@@ -36,7 +37,27 @@ def load_environment(turns=2):
     return Twice(dataset=Dataset.from_list(rows), rubric=rubric, max_turns=turns)
 '''
 
+TOOLS = """
+import time
+import verifiers as vf
+from datasets import Dataset
+
+def load_environment():
+    def look(where: str) -> str:
+        'Looks somewhere.'
+        time.sleep(3600 if where == "far away" else 0)
+        return f"nothing in {where}"
+
+    def half(completion) -> float:
+        return 0.5
+
+    rows = [{"prompt": [{"role": "user", "content": f"Say {i}."}], "answer": ""} for i in range(6)]
+    rubric = vf.Rubric(funcs=[half])
+    return vf.ToolEnv(dataset=Dataset.from_list(rows), rubric=rubric, tools=[look], max_turns=3)
+"""
+
 V1 = """
+import asyncio
 import verifiers.v1 as vf
 
 class Data(vf.TaskData):
@@ -50,6 +71,7 @@ class Say(vf.Task[Data]):
     async def replies(self, trace) -> float:
         if self.data.wanted == "4":
             raise ZeroDivisionError("no tests were run")
+        await asyncio.sleep(3600 if self.data.wanted == "3" else 0)
         return float(trace.num_turns)
 
 class SayNumbers(vf.Taskset[Say, Numbers]):

@@ -11,11 +11,14 @@ import pytest
 
 from actors.environment_worker import EnvironmentWorker
 from actors.rollout_engine import Completion
+from actors.rollout_stream import RolloutStream
 from rezero_ray.codec import decode
 from rezero_ray.errors import RunError
 from rezero_ray.records import Group, Prompt
+from rezero_ray.reporting.step_metrics import StepLosses, step_metrics
 from rezero_ray.schedule import Send
-from tests.record_builders import SMOLLM2, make_config
+from tests.record_builders import SMOLLM2, make_config, make_group, make_rollout
+from tests.reporting.test_step_metrics import REPORT, TIMES, batch
 
 MODULE = """
 import asyncio
@@ -30,7 +33,7 @@ def load_environment(fault: str) -> vf.Environment:
     fresh = BUILT > 1
 
     async def score(completion) -> float:
-        if fault == "raises":
+        if fault in ("raises", "raises in a group"):
             raise ZeroDivisionError("no tests were run")
         if fault == "raises once" and not fresh:
             raise ZeroDivisionError("no tests were run")
@@ -44,7 +47,8 @@ def load_environment(fault: str) -> vf.Environment:
         return [0.0] * len(completions)
 
     rows = [{"prompt": [{"role": "user", "content": f"Say {i}."}], "answer": ""} for i in range(4)]
-    return vf.SingleTurnEnv(dataset=Dataset.from_list(rows), rubric=vf.Rubric(funcs=[score, all_scores]))
+    alone = vf.SingleTurnEnv(dataset=Dataset.from_list(rows), rubric=vf.Rubric(funcs=[score, all_scores]))
+    return vf.EnvGroup([alone]) if fault.endswith("in a group") else alone
 """
 
 
@@ -89,8 +93,9 @@ def run(worker: Any, *, attempt: int = 1, engine: ScriptedEngine | None = None) 
 
 
 @pytest.mark.usefixtures("fragile")
-def test_a_sound_environment_gives_rollouts_of_the_version_asked_for() -> None:
-    group = run(worker_of("none of them"))
+@pytest.mark.parametrize("fault", ["none of them", "none in a group"])
+def test_a_sound_environment_gives_rollouts_of_the_version_asked_for(fault: str) -> None:
+    group = run(worker_of(fault))
     assert [rollout.reward for rollout in group.rollouts] == [0.5, 0.5]
     assert group.policy_version == 7
 
@@ -100,6 +105,7 @@ def test_a_sound_environment_gives_rollouts_of_the_version_asked_for() -> None:
     ("fault", "said"),
     [
         ("raises", "score raised ZeroDivisionError: no tests were run"),
+        ("raises in a group", "score raised ZeroDivisionError: no tests were run"),
         ("group raises", "all_scores raised ValueError: no two alike"),
         ("none", "score raised TypeError"),
         ("nan", "the reward is nan, outside"),
@@ -144,3 +150,62 @@ def test_a_wider_reward_range_is_taken_at_its_word() -> None:
     )
     worker = EnvironmentWorker.__ray_metadata__.modified_class(config, config.orchestrator.env[0])
     assert [rollout.reward for rollout in run(worker).rollouts] == [1e9, 1e9]
+
+
+class Told:
+    """What the run's listener is told, in the place of the console."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.aside: list[tuple[str, str]] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+    def put_aside(self, send: Send, kind: str, message: str) -> None:
+        self.aside.append((kind, message))
+
+
+class TwoTries:
+    """A schedule that sends a prompt twice."""
+
+    failures = put_aside = 0
+
+    def failed(self, index: int) -> bool:
+        self.failures += 1
+        self.put_aside = self.failures // 2
+        return self.put_aside > 0
+
+
+class Deliveries:
+    """The group of workers, of which one has answered."""
+
+    def __init__(self, send: Send, result: RunError) -> None:
+        self._answer = send, result
+
+    def receive(self, reference: Any) -> tuple[Send, RunError]:
+        return self._answer
+
+
+@pytest.mark.usefixtures("fragile")
+@pytest.mark.parametrize("fault", ["raises", "hangs", "nan", "huge"])
+def test_a_fault_of_a_rubric_is_counted_in_the_metrics_and_told_and_is_no_reward(fault: str) -> None:
+    with pytest.raises(RunError) as found:
+        run(worker_of(fault, limits__group=0.3 if fault == "hangs" else 60.0))
+    send, told = (
+        Send(Prompt(index=3, environment="fragile", example=1), engine=0, version=7, attempt=1),
+        Told(),
+    )
+    stream: Any = RolloutStream(
+        TwoTries(), Deliveries(send, found.value), engines=None, config=make_config(), listener=told
+    )
+    for _ in range(2):
+        stream._spans[3] = (0.0, 0.0)
+        stream._receive("reference")
+    assert told.lines == [f"prompt 3 is sent again: {found.value.message}"]
+    assert told.aside == [("environment", found.value.message)]
+    sound = [make_group([make_rollout([1], [2], reward=0.5)], environment="fragile")]
+    losses = StepLosses(put_aside=1, faults=dict(stream.faults))
+    row = step_metrics(sound, batch(sound), REPORT, TIMES, losses)
+    assert (row["errors/environment"], row["errors/fragile/environment"]) == (2, 2)
+    assert row["reward/fragile/mean"] == 0.5 and row["rollouts/dropped"] == 1

@@ -14,9 +14,12 @@ from actors.environment_worker import EnvironmentWorker
 from rezero_ray.codec import decode
 from rezero_ray.errors import RunError
 from rezero_ray.foreign.interpreter import CACHE_VARIABLE, Interpreter
+from rezero_ray.foreign.loading import load_record
+from rezero_ray.foreign.process import ChildFailed
 from rezero_ray.records import Group, Prompt, Sizes
 from rezero_ray.schedule import Send
-from tests.actors.foreign_environments import CLASSIC, V1, ScriptedEngine
+from tests.actors.calling_engine import CallingEngine
+from tests.actors.foreign_environments import CLASSIC, TOOLS, V1, ScriptedEngine
 from tests.record_builders import SMOLLM2, make_config
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -38,6 +41,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A cache of this session with an interpreter for each version, and the toys where those find them."""
     folder = tmp_path_factory.mktemp("foreign")
     (folder / "toy_classic.py").write_text(CLASSIC, "utf-8")
+    (folder / "toy_tools.py").write_text(TOOLS, "utf-8")
     (folder / "toy_v1.py").write_text(V1, "utf-8")
     with pytest.MonkeyPatch.context() as changes:
         changes.setenv(CACHE_VARIABLE, str(folder / "cache"))
@@ -57,7 +61,11 @@ def workers() -> Iterator[Callable[..., Any]]:
         if key not in there:
             environment = {"id": VERSIONS[version], "requirements": [f"verifiers=={version}"], **settings}
             config = make_config(
-                model__name=str(SMOLLM2), seq_len=512, limits__group=300.0, orchestrator__env=[environment]
+                model__name=str(SMOLLM2),
+                seq_len=512,
+                limits__group=300.0,
+                inference__model={"enable_auto_tool_choice": True, "tool_call_parser": "hermes"},
+                orchestrator__env=[environment],
             )
             there[key] = EnvironmentWorker.__ray_metadata__.modified_class(config, config.orchestrator.env[0])
         loop.run_until_complete(use(there[key]))
@@ -68,7 +76,7 @@ def workers() -> Iterator[Callable[..., Any]]:
     loop.close()
 
 
-async def one_group(worker: Any, engine: ScriptedEngine, *, example: int = 1) -> Group:
+async def one_group(worker: Any, engine: Any, *, example: int = 1) -> Group:
     send = Send(Prompt(index=3, environment="toy", example=example), engine=0, version=7, attempt=1)
     return decode(await worker.run_group(send, engine), Group)
 
@@ -182,3 +190,40 @@ def test_dict_messages_are_restored_where_the_code_asks_for_them(
         assert bool(worker._environment._facts["notes"]) == (dicts > 0)
 
     workers("0.3.1", use, **settings)
+
+
+@pytest.mark.parametrize("version", ["0.1.10", "0.3.1"])
+def test_tools_are_offered_called_and_answered_and_a_slow_one_is_an_error(workers: Any, version: str) -> None:
+    async def use(worker: Any) -> None:
+        engine = CallingEngine("look", '{"where": "the log"}')
+        group = await one_group(worker, engine)
+        (tool,) = engine.tools
+        assert tool["function"]["name"] == "look" and "where" in tool["function"]["parameters"]["properties"]
+        for rollout in group.rollouts:
+            assert (rollout.reward, rollout.turns, rollout.components["look_calls"]) == (0.5, 2, 1.0)
+            assert [message["role"] for message in rollout.text] == ["assistant", "tool", "assistant"]
+            assert rollout.text[0]["content"] == 'look({"where": "the log"})'
+            assert rollout.text[1]["content"] == "nothing in the log"
+        assert group.scoring is not None
+        with pytest.raises(RunError, match=r"tool look took longer than tool_timeout = 1 s") as found:
+            await one_group(worker, CallingEngine("look", '{"where": "far away"}'))
+        assert found.value.kind == "environment"
+
+    workers(version, use, id="toy-tools", tool_timeout=1.0)
+
+
+def test_v1_rollouts_and_their_scoring_have_limits_and_its_tools_none(workers: Any) -> None:
+    class Silent(ScriptedEngine):
+        async def remote(self, version: int, ids: list[int], max_tokens: int, seed: int) -> Any:
+            await asyncio.sleep(3600)
+
+    async def use(worker: Any) -> None:
+        with pytest.raises(RunError, match=r"a rollout took longer than rollout_timeout = 2 s"):
+            await one_group(worker, Silent())
+        with pytest.raises(RunError, match=r"scoring took longer than score_timeout = 1 s"):
+            await one_group(worker, ScriptedEngine(), example=3)
+        tool_limit = load_record(worker._settings.model_copy(update={"tool_timeout": 1.0}))
+        with pytest.raises(ChildFailed, match="tool_timeout = 1: verifiers v1 has its tools"):
+            await worker._environment._child.ask("load", **tool_limit)
+
+    workers("0.4.0", use, args={"count": 5}, rollout_timeout=2.0, score_timeout=1.0)

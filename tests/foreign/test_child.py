@@ -16,6 +16,7 @@ from rezero_ray.foreign.process import ChildDied, ChildFailed, ChildProcess
 from rezero_ray.foreign.rezero_child import frames
 from rezero_ray.foreign.rezero_child.adaptation import messages_are_dicts, numbers
 from rezero_ray.foreign.rezero_child.dict_messages import as_dicts, source_tests_for_dicts
+from rezero_ray.foreign.rezero_child.model_call import Answer
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -79,6 +80,23 @@ def test_messages_of_every_name_become_dicts_and_the_rest_stays() -> None:
     assert as_dicts(given_arguments) == {"completion": [plain], "prompts": [[plain], "text"], "state": state}
 
 
+@pytest.mark.parametrize(
+    ("cut", "reason"), [("stop", "tool_calls"), ("length", "length")], ids=["ended", "cut off"]
+)
+def test_an_answer_with_tool_calls_is_one_of_the_chat_completions_api(cut: str, reason: str) -> None:
+    """What verifiers 0.1.10 and v1 are answered."""
+    from openai.types.chat import ChatCompletion
+
+    from rezero_ray.foreign.rezero_child.openai_client import completion
+
+    call = {"id": "c1", "name": "look", "arguments": '{"where": "here"}'}
+    (choice,) = ChatCompletion.model_validate(completion(Answer(7, "", cut, tool_calls=[call]))).choices
+    (read,) = choice.message.tool_calls or []
+    assert read.type == "function" and read.id == "c1"
+    assert (read.function.name, read.function.arguments) == ("look", '{"where": "here"}')
+    assert choice.message.content is None and choice.finish_reason == reason
+
+
 def with_child(use: Any, python: Path = Path(sys.executable)) -> None:
     async def session() -> None:
         child = await ChildProcess.start(python)
@@ -90,7 +108,7 @@ def with_child(use: Any, python: Path = Path(sys.executable)) -> None:
     asyncio.run(session())
 
 
-LOAD = {"args": {}, "max_turns": None, "dict_messages": None}
+LOAD: dict[str, Any] = {"args": {}, "max_turns": None, "dict_messages": None, "limits": {}}
 
 
 def test_what_goes_wrong_in_a_child_is_told_and_it_goes_on() -> None:

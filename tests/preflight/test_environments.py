@@ -98,7 +98,7 @@ def load_environment(): return Environment()
 """
 
 
-def one_token_a_character(_tokenizer: object, prompt: list[dict[str, str]]) -> int:
+def one_token_a_character(_tokenizer: object, prompt: list[dict[str, str]], _tools: object) -> int:
     return len(prompt[0]["content"])
 
 

@@ -3,6 +3,7 @@
 import json
 from statistics import pstdev
 
+import msgspec
 import pytest
 
 from rezero_ray.batch import TrainingBatch, build_batch
@@ -45,6 +46,8 @@ REPORT = StepReport(
 )
 
 
+FAULTS = {"environment": 3, "engine": 1, "redteam-attack/environment": 2, "network-logs/environment": 1}
+
 TIMES = StepTimes(step=5.5, rollout=4.0, wait=2.0, train=3.0, sync=0.5)
 
 
@@ -54,7 +57,7 @@ def batch(groups: list[Group]) -> TrainingBatch:
 
 @pytest.fixture(scope="module")
 def row() -> dict[str, float | int]:
-    losses = StepLosses(put_aside=1, dropped=1, resampled=3, faults={"environment": 3, "engine": 1})
+    losses = StepLosses(put_aside=1, dropped=1, resampled=3, faults=FAULTS)
     return step_metrics(GROUPS, batch(GROUPS), REPORT, TIMES, losses)
 
 
@@ -114,3 +117,18 @@ def test_a_component_named_mean_does_not_hide_the_reward() -> None:
     groups = [make_group([make_rollout([1], [2], reward=0.75, components={"mean": 9.0})])]
     found = step_metrics(groups, batch(groups), REPORT, TIMES, StepLosses())
     assert found["reward/phishing-detection/mean"] == 0.75
+
+
+def test_each_environment_has_its_own_faults_and_times(row: dict[str, float | int]) -> None:
+    assert row["errors/redteam-attack/environment"] == 2
+    assert row["errors/network-logs/environment"] == 1  # none of its groups made it into the step
+    assert row["errors/phishing-detection/environment"] == 0
+    assert row["time/phishing-detection/group"] == GROUPS[0].seconds
+    assert "time/phishing-detection/scoring" not in row  # it was not told
+
+
+def test_scoring_is_timed_over_the_groups_that_tell_it() -> None:
+    groups = [msgspec.structs.replace(GROUPS[0], seconds=s, scoring=s / 4) for s in (2.0, 6.0)]
+    found = step_metrics(groups, batch(groups), REPORT, TIMES, StepLosses())
+    assert found["time/phishing-detection/group"] == 4.0
+    assert found["time/phishing-detection/scoring"] == 1.0

@@ -5,22 +5,30 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
+from .bounded_calls import BoundedCalls
 from .dict_messages import tests_for_dicts
-from .rubric_faults import RubricFaults, guard_rubric, rubrics_of
+from .rubric_faults import guard_rubric, rubrics_of
+from .time_limits import TimeLimits, limit_rollouts, limit_tools
 
 
 @dataclass(frozen=True)
 class Adaptation:
-    """`faults` is what its reward functions raise from now on; `notes` say what was changed, for people."""
+    """`tools` are those that the environment offers, as dicts; `notes` say what was changed, for people."""
 
-    faults: RubricFaults
+    tools: tuple[dict[str, Any], ...]
     notes: tuple[str, ...]
 
 
 def adapt(
-    environment: Any, *, dict_messages: bool | None, max_turns: int | None, ours: bool = False
+    environment: Any,
+    *,
+    dict_messages: bool | None,
+    max_turns: int | None,
+    limits: TimeLimits,
+    ours: bool = False,
 ) -> Adaptation:
-    """Guard the rubric; hand out dict messages and restore the stop conditions where that is needed.
+    """Guard the rubric, keep the tools off the event loop, set the time limits; hand out dict messages and restore
+    the stop conditions where that is needed.
 
     Args:
         dict_messages: None decides by the environment's own code.
@@ -28,22 +36,45 @@ def adapt(
         ours: a built-in one, written for both kinds of messages.
 
     Raises:
-        ValueError: `max_turns` is given, and the environment has no turns to limit.
+        ValueError: a limit is given, and the environment has nothing to limit by it.
     """
-    notes = []
-    if dict_messages is None:
-        dict_messages = not ours and tests_for_dicts(_its_code(environment))
-    dict_messages = dict_messages and not messages_are_dicts(version("verifiers"))
-    if dict_messages:
-        notes.append("its reward functions get messages as dicts, which its code asks for")
-    faults = guard_rubric(environment.rubric, dict_messages=dict_messages)
-    if _keep_stop_conditions(environment):
-        notes.append("its is_completed is asked after the stop conditions of verifiers, which it leaves out")
-    if max_turns is not None:
-        if not hasattr(environment, "max_turns"):
-            raise ValueError(f"max_turns = {max_turns}, and a {type(environment).__name__} has no max_turns")
-        environment.max_turns = max_turns
-    return Adaptation(faults, tuple(notes))
+    notes: list[str] = []
+    tools: list[dict[str, Any]] = []
+    calls = BoundedCalls()
+    for part in _parts(environment):
+        dicts = not ours and tests_for_dicts(_its_code(part)) if dict_messages is None else dict_messages
+        if dicts := dicts and not messages_are_dicts(version("verifiers")):
+            notes.append("its reward functions get messages as dicts, which its code asks for")
+        guard_rubric(part.rubric, calls, limit=limits.score, dict_messages=dicts)
+        limit_tools(part, calls, limits.tool)
+        if _keep_stop_conditions(part):
+            notes.append(
+                "its is_completed is asked after the stop conditions of verifiers, which it leaves out"
+            )
+        if max_turns is not None:
+            if not hasattr(part, "max_turns"):
+                raise ValueError(f"max_turns = {max_turns}, and a {type(part).__name__} has no max_turns")
+            part.max_turns = max_turns
+        tools += _tools(part)
+    if limits.tool is not None and not tools:
+        raise ValueError(f"tool_timeout = {limits.tool:g}, and a {type(environment).__name__} has no tools")
+    limit_rollouts(environment, limits.rollout)
+    return Adaptation(tuple(tools), tuple(dict.fromkeys(notes)))
+
+
+def _parts(environment: Any) -> list[Any]:
+    """The environments of a `verifiers.EnvGroup`, which scores by theirs, or the one that is given."""
+    from verifiers import EnvGroup
+
+    if not isinstance(environment, EnvGroup):
+        return [environment]
+    return [part for inner in environment.envs for part in _parts(inner)]
+
+
+def _tools(environment: Any) -> Iterator[dict[str, Any]]:
+    """verifiers calls them `oai_tools` until 0.1.10."""
+    for tool in getattr(environment, "tool_defs", None) or getattr(environment, "oai_tools", None) or []:
+        yield dict(tool) if isinstance(tool, dict) else tool.model_dump(exclude_none=True)
 
 
 def held_out_dataset(environment: Any) -> Any:

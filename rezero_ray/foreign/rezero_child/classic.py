@@ -7,17 +7,25 @@ from typing import Any
 import verifiers as vf
 
 from .adaptation import adapt, held_out_dataset, messages_are_dicts
+from .group_watch import GroupWatch, watched_group
 from .model_call import AskPolicy, plain_message
+from .time_limits import TimeLimits
 
 
 class ClassicEnvironment:
     """One built environment. `facts` are for the one who asked to load it."""
 
     def __init__(
-        self, module: str, args: dict[str, Any], *, max_turns: int | None, dict_messages: bool | None
+        self,
+        module: str,
+        args: dict[str, Any],
+        *,
+        max_turns: int | None,
+        dict_messages: bool | None,
+        limits: TimeLimits,
     ) -> None:
         self._environment = importlib.import_module(module).load_environment(**args)
-        self._adaptation = adapt(self._environment, dict_messages=dict_messages, max_turns=max_turns)
+        adaptation = adapt(self._environment, dict_messages=dict_messages, max_turns=max_turns, limits=limits)
         self._dataset = self._environment.get_dataset()
         self._held_out = held_out_dataset(self._environment)
         self.facts: dict[str, Any] = {
@@ -25,7 +33,8 @@ class ClassicEnvironment:
             "held_out": len(self._held_out),
             "class": type(self._environment).__name__,
             "turns": int(getattr(self._environment, "max_turns", 1)),
-            "notes": list(self._adaptation.notes),
+            "tools": list(adaptation.tools),
+            "notes": list(adaptation.notes),
         }
 
     def prompts(self) -> list[Any]:
@@ -35,9 +44,12 @@ class ClassicEnvironment:
         self, example: int, held_out: bool, rollouts: int, ask: AskPolicy
     ) -> list[dict[str, Any]]:
         run = self._with_openai if messages_are_dicts(vf.__version__) else self._with_client
-        return await run((self._held_out if held_out else self._dataset)[example], rollouts, ask)
+        row = (self._held_out if held_out else self._dataset)[example]
+        with watched_group() as watch:
+            outcomes = await run(row, rollouts, ask)
+        return [self._record(*outcome, watch) for outcome in outcomes]
 
-    async def _with_openai(self, row: Any, rollouts: int, ask: AskPolicy) -> list[dict[str, Any]]:
+    async def _with_openai(self, row: Any, rollouts: int, ask: AskPolicy) -> list[tuple[Any, list[int]]]:
         """What `run_group` of 0.1.10 does, with a client for each rollout: a request does not say whose it is."""
         from .openai_client import policy_client
 
@@ -49,35 +61,27 @@ class ClassicEnvironment:
             await self._environment.rubric.score_group(list(states))
         finally:
             await asyncio.gather(*(client.close() for client in clients))
-        return [
-            self._record(
-                state, state.get("error"), [int(step["response"].id) for step in state["trajectory"]]
-            )
-            for state in states
-        ]
+        return [(state, [int(step["response"].id) for step in state["trajectory"]]) for state in states]
 
-    async def _with_client(self, row: Any, rollouts: int, ask: AskPolicy) -> list[dict[str, Any]]:
+    async def _with_client(self, row: Any, rollouts: int, ask: AskPolicy) -> list[tuple[Any, list[int]]]:
         from .verifiers_client import ROLLOUT, PolicyClient
 
         client = PolicyClient(ask)
         rows = [{**row, ROLLOUT: number} for number in range(rollouts)]
         outputs = await self._environment.run_group(rows, client, "policy", {}, state_columns=["trajectory"])
         return [
-            self._record(
-                output,
-                output.get("error"),
-                [client.calls[number, turn] for turn in range(len(output["trajectory"]))],
-            )
+            (output, [client.calls[number, turn] for turn in range(len(output["trajectory"]))])
             for number, output in enumerate(outputs)
         ]
 
-    def _record(self, outcome: Any, error: Any, calls: list[int]) -> dict[str, Any]:
-        """A rollout as plain data. `why` is what its reward functions last raised: see `rubric_faults`."""
+    def _record(self, outcome: Any, calls: list[int], watch: GroupWatch) -> dict[str, Any]:
+        """A rollout as plain data, with the faults of its group and the seconds that scoring it took."""
+        error = outcome.get("error")
         return {
             "reward": outcome.get("reward"),
             "metrics": dict(outcome.get("metrics") or {}),
-            "error": None if not error else _text(error),
-            "why": self._adaptation.faults.latest,
+            "error": "; ".join(watch.faults) or (_text(error) if error else None),
+            "scoring": watch.scoring,
             "completion": [plain_message(message) for message in outcome.get("completion") or []],
             "truncated": bool(outcome.get("is_truncated")),
             "calls": calls,

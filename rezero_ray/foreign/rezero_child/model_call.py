@@ -1,7 +1,7 @@
 """The policy, as the adapters see it: messages in, an answer out. Tokens stay with whoever answers."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 BASE_MODEL = "base"
@@ -12,12 +12,19 @@ NO_BASE_MODEL = "the base model answers no environment that lives in an interpre
 
 @dataclass(frozen=True)
 class Answer:
-    """What the policy wrote. `call` names the model call; `overlong`: there was no room left to write."""
+    """What the policy wrote. `call` names the model call; `overlong`: there was no room left to write. `tool_calls`
+    have `id`, `name` and `arguments` (JSON, as the policy wrote it) each."""
 
     call: int
     text: str
     finish_reason: str
     overlong: bool = False
+    tool_calls: list[dict[str, str]] = field(default_factory=list)
+
+    @property
+    def finish_reason_of_api(self) -> str:
+        """As the chat completions API has it, where a reply that calls tools ends with "tool_calls"."""
+        return "tool_calls" if self.tool_calls and self.finish_reason != "length" else self.finish_reason
 
 
 class CallFailed(Exception):

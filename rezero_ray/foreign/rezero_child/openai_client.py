@@ -61,6 +61,17 @@ class _Transport:
 
 def completion(answer: Answer, *, nothing: str = "") -> dict[str, Any]:
     """An answer in the words of the chat completions API."""
+    message: dict[str, Any] = {"role": "assistant", "content": answer.text or nothing}
+    if answer.tool_calls:
+        message["content"] = answer.text or None
+        message["tool_calls"] = [
+            {
+                "id": call["id"],
+                "type": "function",
+                "function": {"name": call["name"], "arguments": call["arguments"]},
+            }
+            for call in answer.tool_calls
+        ]
     return {
         "id": str(answer.call),
         "object": "chat.completion",
@@ -69,8 +80,8 @@ def completion(answer: Answer, *, nothing: str = "") -> dict[str, Any]:
         "choices": [
             {
                 "index": 0,
-                "finish_reason": answer.finish_reason,
-                "message": {"role": "assistant", "content": answer.text or nothing},
+                "finish_reason": answer.finish_reason_of_api,
+                "message": message,
             }
         ],
         "usage": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0},

@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 from . import frames
 from .adaptation import numbers
 from .model_call import Answer, AskPolicy, CallFailed
+from .time_limits import TimeLimits
 
 
 def main() -> None:
@@ -109,10 +110,13 @@ class Service:
             found = version("verifiers")
         except PackageNotFoundError:
             raise ModuleNotFoundError("verifiers is not installed in this interpreter") from None
+        limits = TimeLimits(**record["limits"])
         if numbers(found) >= (0, 4):
             from .v1 import V1Environment
 
-            environment: Any = V1Environment(record["id"], record["args"], max_turns=record["max_turns"])
+            environment: Any = V1Environment(
+                record["id"], record["args"], max_turns=record["max_turns"], limits=limits
+            )
         elif numbers(found) >= (0, 1, 10):
             from .classic import ClassicEnvironment
 
@@ -121,6 +125,7 @@ class Service:
                 record["args"],
                 max_turns=record["max_turns"],
                 dict_messages=record["dict_messages"],
+                limits=limits,
             )
         else:
             raise ValueError(f"verifiers {found} is older than 0.1.10, the first that is supported")
@@ -149,7 +154,9 @@ class Service:
                 self._waiting.pop(call, None)
             if record.get("error") is not None:
                 raise CallFailed(record["error"])
-            return Answer(call, record["text"], record["finish_reason"], record["overlong"])
+            return Answer(
+                call, record["text"], record["finish_reason"], record["overlong"], record["tool_calls"]
+            )
 
         return ask
 

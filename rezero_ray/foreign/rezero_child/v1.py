@@ -14,6 +14,7 @@ from verifiers.v1.configs.agent import agent_config_fields
 from verifiers.v1.configs.client import EvalClientConfig
 
 from .model_call import Answer, AskPolicy, CallFailed, plain_message
+from .time_limits import TimeLimits
 from .v1_endpoint import KEY_VARIABLE, PolicyEndpoint
 from .v1_harness import HARNESS_ID
 
@@ -24,8 +25,13 @@ MOST_TASKS = 10_000
 class V1Environment:
     """One built environment. Its traces' model calls are told apart by the trace's id."""
 
-    def __init__(self, env_id: str, args: dict[str, Any], *, max_turns: int | None) -> None:
+    def __init__(
+        self, env_id: str, args: dict[str, Any], *, max_turns: int | None, limits: TimeLimits
+    ) -> None:
+        if limits.tool is not None:
+            raise ValueError(f"tool_timeout = {limits.tool:g}: verifiers v1 has its tools in other processes")
         self.notes: list[str] = []
+        self._limits = limits
         self._environment = vf.load_environment(self._config(env_id, args, max_turns))
         taskset = self._environment.taskset
         self._tasks = list(taskset if taskset.bounded else islice(taskset, MOST_TASKS))
@@ -41,6 +47,7 @@ class V1Environment:
             "held_out": 0,
             "class": type(self._environment).__name__,
             "turns": max_turns or 1,
+            "tools": [],
             "notes": self.notes,
         }
 
@@ -57,6 +64,10 @@ class V1Environment:
                 changes["runtime"] = {"type": "subprocess"}
             if max_turns is not None:
                 changes["max_turns"] = max_turns
+            stages = {"rollout": self._limits.rollout, "scoring": self._limits.score}
+            bounds = {stage: limit for stage, limit in stages.items() if limit is not None}
+            if bounds:
+                changes["timeout"] = {**agent.timeout.model_dump(exclude_unset=True), **bounds}
             if "harness" in changes:
                 ours.append(role)
             changed = type(agent).model_validate({**agent.model_dump(exclude_unset=True), **changes})
@@ -122,17 +133,8 @@ class V1Environment:
                 del self._rollouts[trace], self._calls[trace]
 
     def _record(self, episode: Any) -> dict[str, Any]:
-        errors = [*episode.errors, *(error for trace in episode.traces for error in trace.errors)]
         trained = [trace for trace in episode.traces if trace.agent.trainable]
-        error = None
-        if errors or not episode.ok:
-            error = "; ".join(f"{each.type}: {each.message}" for each in errors) or "the episode is not ok"
-        elif len(trained) != 1:
-            error = f"{len(trained)} agents are to be trained, and a rollout has one"
-        elif not trained[0].rewards or any(reward is None for reward in trained[0].rewards.values()):
-            error = "the task gave no reward"
-        elif trained[0].num_turns != len(self._calls[trained[0].id]):
-            error = f"{len(self._calls[trained[0].id])} model calls made {trained[0].num_turns} turns"
+        error = self._fault(episode, trained)
         if error is not None:
             return {"reward": None, "metrics": {}, "error": error, "completion": [], "calls": []}
         trace = trained[0]
@@ -149,6 +151,34 @@ class V1Environment:
             "truncated": trace.is_truncated or trace.is_timeout or any(each.overlong for each in answers),
             "calls": [each.call for each in answers if not each.overlong],
         }
+
+    def _fault(self, episode: Any, trained: list[Any]) -> str | None:
+        """Why no reward may come of an episode; what took too long first, because the rest may follow from it."""
+        for trace in episode.traces:
+            if (overran := self._overran(trace)) is not None:
+                return overran
+        errors = [*episode.errors, *(error for trace in episode.traces for error in trace.errors)]
+        if errors or not episode.ok:
+            return "; ".join(f"{each.type}: {each.message}" for each in errors) or "the episode is not ok"
+        if len(trained) != 1:
+            return f"{len(trained)} agents are to be trained, and a rollout has one"
+        if not trained[0].rewards or any(reward is None for reward in trained[0].rewards.values()):
+            return "the task gave no reward"
+        calls = len(self._calls[trained[0].id])
+        if trained[0].num_turns != calls:
+            return f"{calls} model calls made {trained[0].num_turns} turns"
+        return None
+
+    def _overran(self, trace: Any) -> str | None:
+        """What took too long, as an error. An agent out of the time that its own config gives it is scored."""
+        rollout, score = self._limits.rollout, self._limits.score
+        if not trace.is_timeout or (trace.stop_condition == "agent_timeout" and rollout is None):
+            return None
+        if trace.stop_condition == "agent_timeout":
+            return f"a rollout took longer than rollout_timeout = {rollout:g} s"
+        if trace.stop_condition == "scoring_timeout" and score is not None:
+            return f"scoring took longer than score_timeout = {score:g} s"
+        return f"the episode ended with {trace.stop_condition}"
 
     async def close(self) -> None:
         await self._stack.aclose()

@@ -4,7 +4,7 @@ from typing import Any
 
 from verifiers.clients import Client
 from verifiers.errors import ModelError, OverlongPromptError
-from verifiers.types import Response, ResponseMessage
+from verifiers.types import Response, ResponseMessage, ToolCall
 
 from .model_call import BASE_MODEL, NO_BASE_MODEL, Answer, AskPolicy, CallFailed, plain_message
 
@@ -54,7 +54,8 @@ class PolicyClient(Client):
             model="policy",
             message=ResponseMessage(
                 content=response.text,
-                finish_reason="length" if truncated else "stop",
+                tool_calls=[ToolCall(**call) for call in response.tool_calls] or None,
+                finish_reason=response.finish_reason_of_api,
                 is_truncated=truncated,
             ),
         )
