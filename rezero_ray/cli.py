@@ -5,14 +5,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rezero_ray import __version__, train
+from infra.examination import examine
+from rezero_ray import __version__, check, train
 from rezero_ray.config import read_request
 from rezero_ray.config.flags import split_arguments
-from rezero_ray.preflight import preflight
 
 VERBS = {
     "train": "train; the same as python -m rezero_ray.train",
-    "check": "look for everything that could go wrong, environments and prompts included, and start nothing",
+    "check": "look for everything that could go wrong with a request, or with one environment; start nothing",
     "plan": "print what a run would be: bundles, tokens, adapter, memory",
     "show": "print the rollouts of a step for a reader",
     "eval": "score a model, or a run's adapter beside its base, on held-out tasks",
@@ -29,6 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return train.main(rest, prog="rezero train")
         if verb in ("show", "eval", "replay"):
             return train.answered(lambda: _of_a_run(verb, rest))
+        if verb == "check":
+            return train.answered(lambda: check.main(rest, examine))
         own, overrides = split_arguments(rest)
         return train.answered(lambda: _look(verb, own, overrides))
     return train.answered(lambda: _no_verb(arguments))
@@ -37,14 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _look(verb: str, own: Sequence[str], overrides: Sequence[str]) -> int:
     options = _file_parser(verb).parse_args(own)
     request = read_request(options.files, overrides)
-    if verb == "plan":
-        return train.show_plan(request, resume=options.resume, with_config=False)
-    with request.locating():
-        found = preflight(request.config, resume=options.resume, patient=True)
-    for note in found.notes:
-        print(f"note: {note}")
-    print(f"nothing is wrong with this request; it would run on {found.device}")
-    return train.DONE
+    return train.show_plan(request, resume=options.resume, with_config=False)
 
 
 def _of_a_run(verb: str, arguments: Sequence[str]) -> int:

@@ -9,6 +9,7 @@ import signal
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 BUILT_IN: Mapping[str, str] = {
@@ -30,14 +31,18 @@ def module_of(env_id: str) -> str:
 def source_of(env_id: str) -> str | None:
     """Path of the module's source (empty where there is none to read), None if it cannot be imported.
 
-    The module itself is not executed.
+    Neither the module nor the packages around it are executed.
     """
+    package, *inner = module_of(env_id).split(".")
     try:
-        spec = importlib.util.find_spec(module_of(env_id))
+        spec = importlib.util.find_spec(package)
     except (ImportError, ValueError):
         return None
     if spec is None:
         return None
+    if inner:  # looking for a module inside a package would import the package
+        file = Path(next(iter(spec.submodule_search_locations or ()), ""), *inner).with_suffix(".py")
+        return str(file) if file.is_file() else None
     return spec.origin if spec.origin and spec.origin.endswith(".py") else ""
 
 

@@ -10,6 +10,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from infra.examination import examine
 from rezero_ray.config import ConfigError, Request, dump_toml, read_request
 from rezero_ray.config.flags import split_arguments
 from rezero_ray.plan import make_plan, render_plan
@@ -81,7 +82,7 @@ def _train(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     if options.dry_run:
         return show_plan(request, resume=options.resume, with_config=True)
     with request.locating():
-        found = preflight(request.config, resume=options.resume)
+        found = preflight(request.config, resume=options.resume, backend=examine)
     for note in found.notes:
         print(f"note: {note}", file=sys.stderr)
     from rezero_ray.run import run_training

@@ -168,6 +168,11 @@ class RedteamAttackEnv(vf.MultiTurnEnv):
         super().__init__(**options)
         self._defender = defender
 
+    @property
+    def other_model(self) -> bool:
+        """Whether a model defends: then no answer can be scored without it."""
+        return self._defender is not None
+
     def unreachable(self) -> str | None:
         """Why the defender's endpoint cannot be used, asked of it; None where there is none or where it answers."""
         return self._defender.unreachable() if isinstance(self._defender, Endpoint) else None

@@ -17,11 +17,10 @@ def start(infra: RayInfraConfig, *, gpus: int) -> Iterator[Cluster]:
     Raises:
         RunError: no cluster answers, or it has fewer than `gpus` GPUs.
     """
-    where = infra.address or os.environ.get("RAY_ADDRESS") or "auto"
+    where = address_of(infra)
     with ExitStack() as stack:
         try:
-            if where != "auto":
-                _knock(where)
+            knock(where)
             context = stack.enter_context(connected(address=where))
         except (OSError, ValueError) as error:  # Ray's ConnectionError is one
             raise RunError(
@@ -40,8 +39,15 @@ def start(infra: RayInfraConfig, *, gpus: int) -> Iterator[Cluster]:
         yield described(context, cpus=have.get("CPU", 0), gpus=have.get("GPU", 0))
 
 
-def _knock(address: str) -> None:
+def address_of(infra: RayInfraConfig) -> str:
+    """`host:port` of the head, or `auto`: Ray looks for a cluster on this machine."""
+    return infra.address or os.environ.get("RAY_ADDRESS") or "auto"
+
+
+def knock(address: str, seconds: float = 10.0) -> None:
     """Raises OSError or ValueError where nothing listens: `ray.init` would try for minutes."""
+    if address == "auto":
+        return
     host, _, port = address.rpartition(":")
-    with socket.create_connection((host, int(port)), timeout=10):
+    with socket.create_connection((host, int(port)), timeout=seconds):
         pass

@@ -3,7 +3,7 @@
 Import from here what the rest of the trainer needs; nothing heavy is imported.
 """
 
-from rezero_ray.config.loading import Request, load_config, read_request
+from rezero_ray.config.loading import Draft, Request, load_config, read_draft, read_environment, read_request
 from rezero_ray.config.problems import ConfigError, Origin, Problem, render
 from rezero_ray.config.resolved import config_id, dump_toml
 from rezero_ray.config.schema import Config
@@ -11,12 +11,15 @@ from rezero_ray.config.schema import Config
 __all__ = [
     "Config",
     "ConfigError",
+    "Draft",
     "Origin",
     "Problem",
     "Request",
     "config_id",
     "dump_toml",
     "load_config",
+    "read_draft",
+    "read_environment",
     "read_request",
     "render",
 ]

@@ -67,7 +67,8 @@ def _explain_one(detail: ErrorDetails, path: KeyPath, layer: Layer) -> tuple[Pro
         return Problem(key, _MISSING, _how_to_give(path)), None
     if kind.startswith("union_tag") and isinstance(given, Mapping):
         tag = TAGGED_TABLES[path]
-        return _not_one_of((*path, tag), given.get(tag), tags_at(path)), None
+        problem = _not_one_of((*path, tag), given.get(tag), tags_at(path))
+        return problem.at(layer.origin((*path, tag))), None
     if kind == "literal_error":
         return _not_one_of(path, given, _literals(str(context["expected"]))), None
     if kind in _BOUND:

@@ -1,10 +1,12 @@
 """`--dotted.key value` and `--dotted.key=value`: the last layer over the files.
 
-A value is read as TOML (`3`, `1e-5`, `true`, `["a", "b"]`) or, where that fails, as a plain string.
+A value is read as TOML (`3`, `1e-5`, `true`, `["a", "b"]`), as a JSON object (`{"a": 1}`) or, where that fails, as a
+plain string.
 `orchestrator.env.0.id` reaches into arrays; one past the end appends. Hyphens in keys stand for underscores.
 """
 
 import difflib
+import json
 import tomllib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -29,8 +31,15 @@ class Override:
         try:
             parsed = tomllib.loads(f"value = {self.raw}")
         except (ValueError, RecursionError):
-            return self.raw
+            return self._object()
         return parsed["value"] if len(parsed) == 1 else self.raw
+
+    def _object(self) -> Any:
+        try:
+            parsed = json.loads(self.raw) if self.raw.startswith("{") else None
+        except (ValueError, RecursionError):
+            return self.raw
+        return self.raw if parsed is None else parsed
 
 
 def split_arguments(argv: Sequence[str], own_flags: Collection[str] = ()) -> tuple[list[str], list[str]]:

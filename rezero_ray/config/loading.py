@@ -1,9 +1,9 @@
 """TOML files and flags -> a checked Config, or one ConfigError with everything that is wrong."""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,25 +44,88 @@ def load_config(files: Sequence[Path], overrides: Sequence[str] = ()) -> Config:
 
 def read_request(files: Sequence[Path], overrides: Sequence[str] = ()) -> Request:
     """As load_config; what comes back can also say where a later problem was written."""
+    draft = read_draft(files, overrides)
+    if draft.problems or draft.config is None:
+        raise ConfigError(draft.problems)
+    return Request(draft.config, draft.layer)
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A request as far as it can be read.
+
+    `config` has defaults, or stand-ins, where something is wrong; None where not even that makes one. It is for
+    looking further, and never for a run unless `problems` is empty. `left_out`: the keys of what is wrong.
+    """
+
+    config: Config | None
+    layer: Layer
+    problems: tuple[Problem, ...]
+    left_out: frozenset[str] = frozenset()
+
+    def with_findings(self, found: Iterable[Problem]) -> list[Problem]:
+        """All problems in reading order: of what is found later, only what nothing left out can be the cause of, and
+        what is not told already."""
+        told = self.left_out | {problem.key for problem in self.problems}
+        new = [
+            _located(problem, self.layer)
+            for problem in found
+            if not _is_under(problem.key, told)
+            and not any(_is_under(key, self.left_out) for key in problem.others)
+        ]
+        return sorted([*self.problems, *new], key=_reading_order)
+
+
+def read_draft(files: Sequence[Path], overrides: Sequence[str] = ()) -> Draft:
+    """
+    Raises:
+        ConfigError: a file or a flag cannot be read at all.
+    """
     layer, problems = _read_all(files)
     flags, flag_problems = parse_overrides(overrides)
     problems += flag_problems
     if problems:
         raise ConfigError(problems)
+    return _draft(layer, flags)
+
+
+def read_environment(overrides: Sequence[str]) -> Draft:
+    """A config of one environment: `--env` is its id, `--model` is `model.name`, and the other flags are keys of its
+    `[[orchestrator.env]]`.
+
+    Raises:
+        ConfigError: a flag cannot be read at all.
+    """
+    flags, problems = parse_overrides(overrides)
+    if problems:
+        raise ConfigError(problems)
+    of_environment = ("orchestrator", "env", "0")
+    meant: dict[tuple[str, ...], tuple[str, ...]] = {
+        ("env",): (*of_environment, "id"),
+        ("model",): ("model", "name"),
+    }
+    keys = [meant.get(flag.keys, (*of_environment, *flag.keys)) for flag in flags]
+    return _draft(
+        merge(Layer(), Layer(_STAND_INS.data)),
+        [replace(flag, keys=key) for flag, key in zip(flags, keys, strict=True)],
+    )
+
+
+def _draft(layer: Layer, flags: Sequence[Override]) -> Draft:
     layer, problems = apply_overrides(layer, flags)
     config, schema_problems = _validate(layer, flags)
     problems += schema_problems
-    checked = config or _without(layer, problems)
-    if checked is not None:
-        wrong = {key for problem in problems for key in (problem.key, *problem.others)}
-        problems += [
-            _located(problem, layer)
-            for problem in cross_check(checked)
-            if wrong.isdisjoint((problem.key, *problem.others))
-        ]
-    if problems or config is None:
-        raise ConfigError(sorted(problems, key=_reading_order))
-    return Request(config, layer)
+    wrong = frozenset(key for problem in problems for key in (problem.key, *problem.others))
+    draft = Draft(config or _without(layer, problems), layer, tuple(problems), wrong)
+    if draft.config is None:
+        return replace(draft, problems=tuple(sorted(problems, key=_reading_order)))
+    return replace(draft, problems=tuple(draft.with_findings(cross_check(draft.config))))
+
+
+def _is_under(key: str, wrong: Collection[str]) -> bool:
+    """Whether a key, or a table that it lies in, is among the wrong ones."""
+    parts = key.split(".")
+    return any(".".join(parts[:length]) in wrong for length in range(1, len(parts) + 1))
 
 
 def _read_all(files: Sequence[Path]) -> tuple[Layer, list[Problem]]:
@@ -100,24 +163,31 @@ def _take_flags_as_strings(error: ValidationError, layer: Layer, flags: Sequence
     return changed
 
 
-# For required keys that are missing, so that the rest can still be cross-checked; never used in a run.
+# For required keys that are missing, so that the rest can still be checked; never used in a run.
+_NO_ENVIRONMENT = "stand-in"
 _STAND_INS = Layer(
     {
         "max_steps": 10**9,
         "output_dir": "-",
         "model": {"name": "-"},
-        "orchestrator": {"env": [{"id": "stand-in"}]},
+        "orchestrator": {"env": [{"id": _NO_ENVIRONMENT}]},
     }
 )
 
 
 def _without(layer: Layer, problems: Sequence[Problem]) -> Config | None:
-    """The config with every wrong value left out, so that the others can still be cross-checked."""
+    """The config with every wrong value left out, so that the others can still be checked."""
     data = copy.deepcopy(layer.data)
     for problem in problems:
         _replace(data, tuple(problem.key.split(".")), None)
+    data = merge(_STAND_INS, Layer(data)).data
+    environments = data["orchestrator"]["env"]
+    for index, environment in enumerate(environments):
+        if not isinstance(environment, dict):
+            environments[index] = {"id": _NO_ENVIRONMENT}
+        environments[index].setdefault("id", _NO_ENVIRONMENT)
     try:
-        return Config.model_validate(merge(_STAND_INS, Layer(data)).data, strict=True)
+        return Config.model_validate(data, strict=True)
     except ValidationError:
         return None
 

@@ -19,8 +19,8 @@ class Origin:
     column: int | None = None
 
     def is_flag_of(self, key: str) -> bool:
-        name = re.split(r"[ =]", self.source, maxsplit=1)[0]
-        return name.startswith("--") and name[2:].replace("-", "_") == key
+        name = re.split(r"[ =]", self.source, maxsplit=1)[0].removeprefix("--").replace("-", "_")
+        return self.source.startswith("--") and (key == name or key.endswith(f".{name}"))
 
     def __str__(self) -> str:
         return self.source if self.line is None else f"{self.source}:{self.line}"

@@ -3,10 +3,10 @@
 import asyncio
 import os
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from rezero_ray.foreign.rezero_child import frames
 
@@ -44,8 +44,19 @@ class ChildProcess:
         self._reading = asyncio.ensure_future(self._read())
 
     @classmethod
-    async def start(cls, python: Path, complete: Complete | None = None) -> "ChildProcess":
+    async def start(
+        cls,
+        python: Path,
+        complete: Complete | None = None,
+        *,
+        variables: Mapping[str, str] | None = None,
+        log: BinaryIO | None = None,
+    ) -> "ChildProcess":
         """
+        Args:
+            variables: of its environment, over ours.
+            log: takes what it prints; our own standard error when None.
+
         Raises:
             ChildDied: the interpreter cannot be started.
         """
@@ -54,8 +65,9 @@ class ChildProcess:
                 *child_command(python),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
+                stderr=log,
                 start_new_session=True,
-                env=os.environ | {"PYTHONUNBUFFERED": "1"},
+                env=os.environ | {"PYTHONUNBUFFERED": "1"} | dict(variables or {}),
             )
         except OSError as problem:
             raise ChildDied(f"{python} cannot be started: {problem}") from problem

@@ -5,9 +5,11 @@ the environments, the output directory and the machine. What is cheap (milliseco
 are built and their prompts tokenised (seconds) only when nothing cheap is wrong.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from rezero_ray.config import Config, ConfigError, Problem
+from rezero_ray.preflight.environment_scoring import Effort
 from rezero_ray.preflight.environments import examine_prompts, examine_sources
 from rezero_ray.preflight.findings import Findings
 from rezero_ray.preflight.machine import Device, Machine, this_machine
@@ -16,13 +18,28 @@ from rezero_ray.preflight.model_facts import ModelFacts
 from rezero_ray.preflight.resources import examine_resources
 from rezero_ray.preflight.run_directory import examine_output
 from rezero_ray.preflight.tools import examine_parser
+from rezero_ray.preflight.tracking import examine_tracking
 
-__all__ = ["Device", "Machine", "ModelFacts", "Preflight", "Problem", "preflight", "this_machine"]
+__all__ = [
+    "Backend",
+    "Device",
+    "Machine",
+    "ModelFacts",
+    "Preflight",
+    "Problem",
+    "preflight",
+    "survey",
+    "this_machine",
+]
+
+
+Backend = Callable[[Config], list[Problem]]
+"""What the backend of `[infra] kind` can tell without starting anything (`infra.examination.examine`)."""
 
 
 @dataclass(frozen=True)
 class Preflight:
-    """A request that may be carried out: what was found out on the way, and notes for the reader."""
+    """What was found out about a request on the way, and notes for the reader."""
 
     facts: ModelFacts | None
     machine: Machine
@@ -35,14 +52,33 @@ def preflight(
     *,
     resume: bool = False,
     for_run: bool = True,
-    patient: bool = False,
     machine: Machine | None = None,
+    backend: Backend | None = None,
 ) -> Preflight:
     """Looks at everything and raises ConfigError with all that is wrong.
 
     `for_run=False` is a dry run, perhaps on a laptop for a machine that is yet to be rented: what is merely
     not here (a model of the hub, an environment of the hub, memory, GPUs under `device = "auto"`) is a note
-    then, and environments are not built. `patient` builds them even where something else is wrong already.
+    then, and neither are environments built nor is the backend asked.
+    """
+    found, problems = survey(config, resume=resume, for_run=for_run, machine=machine, backend=backend)
+    if problems:
+        raise ConfigError(problems)
+    return found
+
+
+def survey(
+    config: Config,
+    *,
+    resume: bool = False,
+    for_run: bool = True,
+    machine: Machine | None = None,
+    backend: Backend | None = None,
+    effort: Effort | None = None,
+) -> tuple[Preflight, list[Problem]]:
+    """As `preflight`, with the problems beside what was found out.
+
+    With an `effort` environments are built, and tried with answers, although something else is wrong already.
     """
     machine = machine or this_machine()
     facts, found = examine_model(config, must_be_here=for_run)
@@ -51,15 +87,19 @@ def preflight(
     if elsewhere and device == "cpu":
         device = "cuda"
         found.notes.append("no GPU and no model here: planned for GPUs")
-    found += examine_sources(config, must_be_here=for_run)
+    sources = examine_sources(config, must_be_here=for_run)
+    found += sources
     found += examine_parser(config)
-    found += examine_output(config, resume=resume)
+    found += examine_output(config, facts, resume=resume)
+    found += examine_tracking(config)
     found += _resources(config, facts, machine, device, lenient=elsewhere)
-    if for_run and (patient or not found.problems):
-        found += examine_prompts(config, facts)
-    if found.problems:
-        raise ConfigError(found.problems)
-    return Preflight(facts, machine, device, tuple(found.notes))
+    if for_run and backend is not None:
+        found += Findings(backend(config))
+    if for_run and (effort or not found.problems):
+        wrong = {problem.key.split(".")[2] for problem in sources.problems}
+        leave = [index for index in range(len(config.orchestrator.env)) if str(index) in wrong]
+        found += examine_prompts(config, facts, effort=effort, leave=leave)
+    return Preflight(facts, machine, device, tuple(found.notes)), found.problems
 
 
 def _resources(

@@ -1,15 +1,17 @@
 """Can the environments be imported and built, and do their prompts fit?
 
 In two parts, because building takes seconds: `examine_sources` reads source code without running it,
-`examine_prompts` builds each environment and tokenises its longest prompts. An environment that needs an endpoint
-has a method `unreachable() -> str | None`, which asks for it and says what is wrong.
+`examine_prompts` builds each environment and tokenises its longest prompts, and may try it with answers.
+An environment that needs an endpoint has a method `unreachable() -> str | None`: it asks, and says what is wrong.
 """
 
 import ast
+import asyncio
 import contextlib
 import difflib
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,16 @@ from rezero_ray.config.environment import EnvConfig
 from rezero_ray.config.problems import shown
 from rezero_ray.environments_index import BUILT_IN, install_hint, load_environment, module_of, source_of
 from rezero_ray.foreign.loading import time_limits
-from rezero_ray.foreign.rezero_child.adaptation import adapt
+from rezero_ray.foreign.rezero_child.adaptation import adapt, held_out_dataset
+from rezero_ray.preflight.environment_scoring import Effort
 from rezero_ray.preflight.findings import Findings, together
-from rezero_ray.preflight.foreign_environments import Seen, interpreter_of, lives_elsewhere, look_into
+from rezero_ray.preflight.foreign_environments import (
+    Seen,
+    interpreter_of,
+    lives_elsewhere,
+    look_into,
+    not_reached,
+)
 from rezero_ray.preflight.model_facts import ModelFacts
 from rezero_ray.preflight.tools import examine_tools
 
@@ -85,29 +94,91 @@ def _signature(index: int, env_id: str, args: Mapping[str, Any], source: str) ->
         yield Problem(f"orchestrator.env.{index}.args.{name}", what, remedy, shown(args[name]))
 
 
-def examine_prompts(config: Config, facts: ModelFacts | None) -> Findings:
-    """Builds each environment and measures its longest prompts with the model's tokenizer and template."""
-    tokenizer = _tokenizer(facts)
+@dataclass(frozen=True)
+class Looks:
+    """What was seen of each environment, by its index. `tokenizer` is the model's, None where it is not here."""
+
+    seen: Mapping[int, Seen | Problem]
+    tokenizer: Any
+    found: Findings
+
+
+def examine_prompts(
+    config: Config, facts: ModelFacts | None, *, effort: Effort | None = None, leave: Collection[int] = ()
+) -> Findings:
+    """Builds each environment and measures its longest prompts with the model's tokenizer and template.
+
+    Args:
+        effort: also tries them with answers, as much as this says.
+        leave: indices of environments that are known to be wrong.
+    """
+    looks = look_at(config, facts, effort=effort, leave=leave)
     found = Findings()
-    for index, env in enumerate(config.orchestrator.env):
-        if lives_elsewhere(env):
-            seen = look_into(index, env, seconds=config.limits.engine_start, prompts=PROMPTS_TOKENISED)
-        else:
-            seen = _built_here(index, env)
-        if isinstance(seen, Problem):
-            found.problems.append(seen)
-            continue
-        found.notes += seen.notes
-        found += examine_tools(config, index, seen.tools, tokenizer)
-        if not seen.prompts:
-            problem = Problem(f"orchestrator.env.{index}", f"{env.id} has no prompts", "check its args")
-            found.problems.append(problem)
-        elif tokenizer is not None:
-            longest = max(_tokens(tokenizer, prompt, seen.tools) for prompt in seen.prompts)
-            found += _fits(config, index, longest, seen.turns)
-    if tokenizer is None:
-        found.notes.append("without the model's tokenizer the length of the prompts is not checked")
+    for index, seen in looks.seen.items():
+        found += judge(config, index, seen, looks.tokenizer)
+        if isinstance(seen, Seen) and seen.report is not None:
+            found.notes.append(seen.report.summary())
+    return found + looks.found + _evaluated(config, [s for s in looks.seen.values() if isinstance(s, Seen)])
+
+
+def _evaluated(config: Config, seen: Sequence[Seen]) -> Findings:
+    """Where the run is to be evaluated, at least one environment needs held-out tasks."""
+    if config.orchestrator.eval is None or not seen or any(each.held_out for each in seen):
+        return Findings()
+    what = "no environment of this run has held-out tasks"
+    remedy = "leave [orchestrator.eval] out, or add an environment that has some"
+    return Findings([Problem("orchestrator.eval", what, remedy)])
+
+
+def look_at(
+    config: Config, facts: ModelFacts | None, *, effort: Effort | None, leave: Collection[int] = ()
+) -> Looks:
+    """Environments in processes of their own all at a time, where they are to be tried or have an interpreter of
+    their own; the others in this process, one after the other."""
+    environments = {index: env for index, env in enumerate(config.orchestrator.env) if index not in leave}
+    away = {i: env for i, env in environments.items() if effort is not None or lives_elsewhere(env)}
+    here = {i: _built_here(i, env) for i, env in environments.items() if i not in away}
+    seconds = config.limits.engine_start
+
+    async def ask() -> Any:
+        return await asyncio.gather(
+            asyncio.to_thread(_read_tokenizer, config, facts),
+            *(
+                look_into(index, env, seconds=seconds, prompts=PROMPTS_TOKENISED, effort=effort)
+                for index, env in away.items()
+            ),
+        )
+
+    (tokenizer, found), *told = asyncio.run(ask())
+    seen = {**here, **dict(zip(away, told, strict=True))}
+    return Looks(dict(sorted(seen.items())), tokenizer, found)
+
+
+def judge(config: Config, index: int, seen: Seen | Problem, tokenizer: Any) -> Findings:
+    """What is wrong with an environment, and with the length of its prompts where there is a tokenizer."""
+    if isinstance(seen, Problem):
+        return Findings([seen])
+    found = Findings(notes=[*seen.notes]) + examine_tools(config, index, seen.tools, tokenizer)
+    if config.orchestrator.eval is not None and not seen.held_out:
+        found.notes.append(f"{config.orchestrator.env[index].id} has no held-out tasks: it is not evaluated")
+    if not seen.prompts:
+        what = f"{config.orchestrator.env[index].id} has no prompts"
+        found.problems.append(Problem(f"orchestrator.env.{index}", what, "check its args"))
+    elif tokenizer is not None:
+        found += _measured(config, index, tokenizer, seen)
+    if seen.report is not None:
+        found += Findings(seen.report.problems(index), seen.report.notes())
     return found
+
+
+def _read_tokenizer(config: Config, facts: ModelFacts | None) -> tuple[Any, Findings]:
+    try:
+        tokenizer = _tokenizer(facts)
+    except Exception as error:  # the tokenizers library raises Exception itself
+        what = f"its tokenizer cannot be read: {error}"
+        return None, Findings([Problem("model.name", what, "fetch it again", shown(config.model.name))])
+    notes = [] if tokenizer else ["without the model's tokenizer the length of the prompts is not checked"]
+    return tokenizer, Findings(notes=notes)
 
 
 def _built_here(index: int, env: EnvConfig) -> Seen | Problem:
@@ -119,13 +190,14 @@ def _built_here(index: int, env: EnvConfig) -> Seen | Problem:
             environment = load_environment(env.id, env.args)
             tools, notes = _adapted(environment, env)
             prompts = _longest_prompts(environment)
+            held_out = len(held_out_dataset(environment))
             trouble = environment.unreachable() if hasattr(environment, "unreachable") else None
     except Exception as error:  # an environment is foreign code: whatever it raises is told, not thrown
         what = f"{env.id} cannot be built: {type(error).__name__}: {error}"
         return _not_built(index, env.args, what)
     if trouble:
-        return Problem(f"orchestrator.env.{index}.args", trouble, "start it, or correct what args say of it")
-    return Seen(prompts, int(getattr(environment, "max_turns", 1)), tools, notes)
+        return not_reached(index, trouble)
+    return Seen(prompts, int(getattr(environment, "max_turns", 1)), held_out, tools, notes)
 
 
 def _adapted(environment: Any, env: EnvConfig) -> tuple[list[dict[str, Any]], list[str]]:
@@ -148,6 +220,27 @@ def _not_built(index: int, args: Mapping[str, Any], what: str) -> Problem:
     return Problem(f"orchestrator.env.{index}.id", what, "call its load_environment() by itself to see more")
 
 
+def longest_in_tokens(tokenizer: Any, prompts: Sequence[Any], tools: Sequence[Any] = ()) -> int:
+    """
+    Raises:
+        ValueError: the chat template refuses a prompt, in its own words.
+    """
+    try:
+        return max(_tokens(tokenizer, prompt, tools) for prompt in prompts)
+    except Exception as error:  # of jinja2, or whatever the template's own functions raise
+        raise ValueError(str(error)) from None
+
+
+def _measured(config: Config, index: int, tokenizer: Any, seen: Seen) -> Findings:
+    try:
+        longest = longest_in_tokens(tokenizer, seen.prompts, seen.tools)
+    except ValueError as problem:
+        what = f"its chat template refuses a prompt of {config.orchestrator.env[index].id}: {problem}"
+        remedy = "take a model whose template takes these roles, or another environment"
+        return Findings([Problem("model.name", what, remedy, shown(config.model.name))])
+    return _fits(config, index, longest, seen.turns)
+
+
 def _fits(config: Config, index: int, longest: int, turns: int) -> Findings:
     env_id, max_tokens = config.orchestrator.env[index].id, config.orchestrator.sampling.max_tokens
     limits = {
@@ -161,8 +254,9 @@ def _fits(config: Config, index: int, longest: int, turns: int) -> Findings:
             f"the longest prompt of {env_id} has {longest} tokens; with max_tokens = {max_tokens} it needs "
         )
         what += f"{longest + max_tokens}"
+        others = ("seq_len", "orchestrator.sampling.max_tokens")
         remedy = f"write at least {longest + max_tokens}, or lower orchestrator.sampling.max_tokens"
-        found.problems.append(Problem(key, what, remedy, shown(limit), others=("seq_len",)))
+        found.problems.append(Problem(key, what, remedy, shown(limit), others=others))
     elif turns > 1 and longest + turns * max_tokens > limit:
         found.notes.append(
             f"{env_id}: a rollout of {turns} turns may reach {longest + turns * max_tokens} tokens and more "

@@ -1,8 +1,11 @@
-"""Environments with an interpreter of their own: made here if it is not there, and asked. Nothing of them is imported
-in this process."""
+"""Environments in a process of their own, with their own interpreter or ours: asked, and tried with answers where
+that is wanted. Nothing of them is imported in this process.
+"""
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from rezero_ray.config import Problem
@@ -10,18 +13,22 @@ from rezero_ray.config.environment import EnvConfig
 from rezero_ray.config.problems import shown
 from rezero_ray.environments_index import install_hint
 from rezero_ray.foreign.interpreter import Interpreter, InterpreterProblem
-from rezero_ray.foreign.loading import load_record
-from rezero_ray.foreign.process import ChildFailed, ChildProcess
+from rezero_ray.foreign.process import ChildFailed
+from rezero_ray.preflight.environment_child import EnvironmentChild
+from rezero_ray.preflight.environment_report import EnvironmentReport, what_makes_it
+from rezero_ray.preflight.environment_scoring import Effort, examine_scoring
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What a child told of its environment."""
+    """What a child told of its environment. `report` is None where it was not tried."""
 
     prompts: list[Any]
     turns: int
+    held_out: int
     tools: list[dict[str, Any]]
     notes: list[str]
+    report: EnvironmentReport | None = None
 
 
 def lives_elsewhere(env: EnvConfig) -> bool:
@@ -32,41 +39,59 @@ def interpreter_of(env: EnvConfig) -> Interpreter:
     return Interpreter(tuple(env.requirements), env.python)
 
 
-def look_into(index: int, env: EnvConfig, *, seconds: float, prompts: int) -> Seen | Problem:
+async def look_into(
+    index: int, env: EnvConfig, *, seconds: float, prompts: int, effort: Effort | None = None
+) -> Seen | Problem:
     """Make the interpreter, load the environment in it and ask for its longest prompts, in `seconds` each."""
-    key = f"orchestrator.env.{index}"
+    key, python = f"orchestrator.env.{index}", None
     try:
-        python = interpreter_of(env).path(seconds)
+        if lives_elsewhere(env):
+            python = await asyncio.to_thread(interpreter_of(env).path, seconds)
+        async with EnvironmentChild.started(python, env, start_seconds=seconds) as child:
+            longest = await child.prompts(prompts)
+            report = None
+            if effort is not None and longest and not child.facts["other_model"]:
+                report = await examine_scoring(python, env, child, effort, start_seconds=seconds)
     except InterpreterProblem as problem:
         field, value = ("requirements", env.requirements) if env.requirements else ("python", env.python)
         what = f"the interpreter of {env.id} cannot be made: {problem}"
         return Problem(f"{key}.{field}", what, "write what can be installed together", shown(value))
-    try:
-        return asyncio.run(asyncio.wait_for(_ask(python, env, prompts), seconds))
     except TimeoutError:
         what = f"{env.id} was not loaded within limits.engine_start = {seconds:.0f} s"
         return Problem(f"{key}.id", what, "raise that limit, or see what its load_environment waits for")
     except ChildFailed as problem:
-        remedy = "change its args, or its requirements"
-        if "ModuleNotFoundError" in str(problem):
-            remedy = f"add its package to the requirements; {install_hint(env.id)} (in {python})"
-        return Problem(
-            f"{key}.id", f"{env.id} cannot be loaded by {python}: {problem}", remedy, shown(env.id)
+        return replace(_not_loaded(key, env, python, str(problem)), others=what_makes_it(index))
+    if child.facts["unreachable"]:
+        return not_reached(index, child.facts["unreachable"])
+    facts = child.facts
+    return Seen(
+        longest, int(facts["turns"]), int(facts["held_out"]), facts["tools"], _notes(env, facts), report
+    )
+
+
+def not_reached(index: int, trouble: str) -> Problem:
+    """What the environment says of an endpoint that it needs."""
+    return Problem(f"orchestrator.env.{index}.args", trouble, "start it, or correct what args say of it")
+
+
+def _not_loaded(key: str, env: EnvConfig, python: Path | None, why: str) -> Problem:
+    if not lives_elsewhere(env):
+        field, value = ("args", dict(env.args)) if env.args else ("id", env.id)
+        remedy = (
+            "change or drop the args" if env.args else "call its load_environment() by itself to see more"
         )
+        return Problem(f"{key}.{field}", f"{env.id} cannot be built: {why}", remedy, shown(value))
+    remedy = "change its args, or its requirements"
+    if "ModuleNotFoundError" in why:
+        remedy = f"add its package to the requirements; {install_hint(env.id)} (in {python})"
+    return Problem(f"{key}.id", f"{env.id} cannot be loaded by {python}: {why}", remedy, shown(env.id))
 
 
-async def _ask(python: Any, env: EnvConfig, prompts: int) -> Seen:
-    child = await ChildProcess.start(python)
-    try:
-        facts = await child.ask("load", **load_record(env))
-        longest = await child.ask("prompts", count=prompts)
-    finally:
-        await child.kill()
+def _notes(env: EnvConfig, facts: Mapping[str, Any]) -> list[str]:
     where = (
         f"environment {env.id}: {facts['size']} examples, {facts['class']} of verifiers {facts['verifiers']}"
     )
-    notes = [
+    return [
         f"{where} on Python {facts['python']}",
         *(f"environment {env.id}: {note}" for note in facts["notes"]),
     ]
-    return Seen(longest, int(facts["turns"]), facts["tools"], notes)

@@ -10,6 +10,7 @@ from rezero_ray.preflight.model_facts import ModelFacts, find_model
 SMOLLM2 = "models/SmolLM2-135M-Instruct"
 
 _TARGETS = "trainer.model.lora.target_modules"
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model", "tekken.json")
 
 
 def examine_model(config: Config, *, must_be_here: bool) -> tuple[ModelFacts | None, Findings]:
@@ -26,7 +27,8 @@ def examine_model(config: Config, *, must_be_here: bool) -> tuple[ModelFacts | N
     if facts is None:
         return None, presence + _mla(config, None)
     checks = (_mla, _modules, _length, _heads)
-    return facts, presence + together(check(config, facts) for check in checks) + _template(name, facts)
+    files = _template(name, facts) + _tokenizer(name, facts)
+    return facts, presence + together(check(config, facts) for check in checks) + files
 
 
 def _presence(name: str, facts: ModelFacts | None, must_be_here: bool) -> Findings:
@@ -130,3 +132,11 @@ def _template(name: str, facts: ModelFacts) -> Findings:
             return Findings()
     what = f"{folder} has no chat template (chat_template.jinja, or chat_template in tokenizer_config.json)"
     return Findings([Problem("model.name", what, "take an instruction-tuned model", shown(name))])
+
+
+def _tokenizer(name: str, facts: ModelFacts) -> Findings:
+    folder = facts.folder
+    if folder is None or any((folder / file).exists() for file in _TOKENIZER_FILES):
+        return Findings()
+    what = f"{folder} has no tokenizer ({', '.join(_TOKENIZER_FILES)})"
+    return Findings([Problem("model.name", what, _how_to_get(name), shown(name))])

@@ -1,11 +1,14 @@
-"""May the run write where the config says? Looks only; creates nothing."""
+"""May the run write where the config says? What is tried leaves nothing behind."""
 
-import os
+import shutil
+import tempfile
 from pathlib import Path
 
 from rezero_ray.config import Config, Problem
 from rezero_ray.config.problems import shown
 from rezero_ray.preflight.findings import Findings
+from rezero_ray.preflight.memory import GIB, adapter_bytes, adapter_parameters
+from rezero_ray.preflight.model_facts import ModelFacts
 
 RUN_FILES = ("run.json", "config.toml", "metrics.jsonl", "rollouts", "checkpoints")
 
@@ -14,41 +17,56 @@ def holds_a_run(directory: Path) -> bool:
     return any((directory / name).exists() for name in RUN_FILES)
 
 
-def examine_output(config: Config, *, resume: bool) -> Findings:
+def examine_output(config: Config, facts: ModelFacts | None = None, *, resume: bool) -> Findings:
     """An existing run is gone on with or refused, never overwritten."""
     directory = Path(config.output_dir).expanduser()
-    value = shown(config.output_dir)
     try:
         blocker = _not_a_directory(directory)
         if blocker is not None:
-            problem = Problem("output_dir", f"{blocker} is not a directory", "name another directory", value)
-            return Findings([problem])
+            return _refused(config, f"{blocker} is not a directory", "name another directory")
         ancestor = _nearest_existing(directory)
-        if not os.access(ancestor, os.W_OK | os.X_OK):
-            what = f"{ancestor} is not writable"
-            return Findings([Problem("output_dir", what, "name a directory you may write to", value)])
+        why = _not_writable(ancestor)
+        if why is not None:
+            return _refused(config, f"{ancestor} is not writable: {why}", "name a directory you may write to")
         if holds_a_run(directory):
             return _existing(config, directory, resume)
+        free, needed = shutil.disk_usage(ancestor).free, _checkpoints_bytes(config, facts)
+        if free < needed:
+            what = f"its checkpoints need {needed / GIB:.2f} GiB, {free / GIB:.2f} are free in {ancestor}"
+            return _refused(config, what, "name a directory with more room, or lower ckpt.keep_last")
     except (OSError, ValueError) as error:  # a name too long, a NUL in it
-        return Findings([Problem("output_dir", f"cannot be used: {error}", "name another directory", value)])
+        return _refused(config, f"cannot be used: {error}", "name another directory")
     if resume:
         return Findings(notes=[f"--resume: {directory} holds no run yet, a new one begins"])
     return Findings()
 
 
+def _refused(config: Config, what: str, remedy: str) -> Findings:
+    return Findings([Problem("output_dir", what, remedy, shown(config.output_dir))])
+
+
+def _not_writable(directory: Path) -> str | None:
+    """What keeps a file from being made there, tried with one that has no name or loses it at once."""
+    try:
+        with tempfile.TemporaryFile(dir=directory):
+            return None
+    except OSError as error:
+        return error.strerror or str(error)
+
+
+def _checkpoints_bytes(config: Config, facts: ModelFacts | None) -> float:
+    """Those that are kept and the one being written: adapter in fp32 and in the model's dtype, AdamW's moments."""
+    if facts is None:
+        return 0
+    one = 12 * adapter_parameters(config, facts) + adapter_bytes(config, facts)
+    return (config.ckpt.keep_last + 1) * one
+
+
 def _existing(config: Config, directory: Path, resume: bool) -> Findings:
     if resume or config.ckpt.resume == "auto":
         return Findings()
-    return Findings(
-        [
-            Problem(
-                "output_dir",
-                f"{directory} holds another run",
-                "go on with it: --resume; or begin anew: name another output_dir",
-                shown(config.output_dir),
-            )
-        ]
-    )
+    remedy = "go on with it: --resume; or begin anew: name another output_dir"
+    return _refused(config, f"{directory} holds another run", remedy)
 
 
 def _not_a_directory(directory: Path) -> Path | None:

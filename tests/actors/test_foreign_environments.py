@@ -12,10 +12,14 @@ import pytest
 
 from actors.environment_worker import EnvironmentWorker
 from rezero_ray.codec import decode
+from rezero_ray.config.environment import EnvConfig
 from rezero_ray.errors import RunError
 from rezero_ray.foreign.interpreter import CACHE_VARIABLE, Interpreter
 from rezero_ray.foreign.loading import load_record
 from rezero_ray.foreign.process import ChildFailed
+from rezero_ray.preflight.environment_child import EnvironmentChild
+from rezero_ray.preflight.foreign_environments import interpreter_of
+from rezero_ray.preflight.probes import EMPTY, Probe, prompt_text
 from rezero_ray.records import Group, Prompt, Sizes
 from rezero_ray.schedule import Send
 from tests.actors.calling_engine import CallingEngine
@@ -227,3 +231,31 @@ def test_v1_rollouts_and_their_scoring_have_limits_and_its_tools_none(workers: A
             await worker._environment._child.ask("load", **tool_limit)
 
     workers("0.4.0", use, args={"count": 5}, rollout_timeout=2.0, score_timeout=1.0)
+
+
+@pytest.mark.parametrize(("version", "size", "sleeper"), [("0.1.10", 6, 5), ("0.4.0", 5, None)])
+def test_the_check_tries_it_with_answers_in_its_own_interpreter(
+    version: str, size: int, sleeper: int | None
+) -> None:
+    """Example 4 of either raises, example 5 of the classic one never ends."""
+    settings = {**OPTIONS[version], "timeout": 2.0}
+    env = EnvConfig.model_validate(
+        {"id": VERSIONS[version], "requirements": [f"verifiers=={version}"], **settings}
+    )
+
+    async def try_it() -> None:
+        python = interpreter_of(env).path(300)
+        async with EnvironmentChild.started(python, env, start_seconds=300) as child:
+            described = await child.describe()
+            assert len(set(described["train"])) == size and described["held_out"] == []
+            example = await child.example(1)
+            assert prompt_text(example.prompt) == "Say 1." and example.solution is None
+            good, again = (await child.score(Probe(EMPTY, 1, ("",)), times=2)).rewards
+            assert good == again > 0
+            raised = await child.score(Probe(EMPTY, 4, ("",)))
+            assert "ZeroDivisionError: no tests were run" in str(raised.wrong)
+            if sleeper is not None:
+                with pytest.raises(TimeoutError):
+                    await child.score(Probe(EMPTY, sleeper, ("",)))
+
+    asyncio.run(try_it())

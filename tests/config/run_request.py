@@ -52,12 +52,13 @@ dp = 1
 
 
 def make_model(folder: Path, *, latent: bool = False) -> Path:
-    """A model's files without its weights' values: config.json, a safetensors header, a chat template."""
+    """A model's files without their values: config.json, a safetensors header, a chat template, a tokenizer."""
     folder.mkdir(parents=True)
     config = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 256}
     config |= {"max_position_embeddings": 2048} | ({"kv_lora_rank": 16} if latent else {})
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "chat_template.jinja").write_text("{{ messages }}")
+    (folder / "tokenizer.model").write_bytes(b"")
     projections = ["q_proj", "k_proj", "v_proj", "o_proj"]
     if latent:
         projections = ["q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "o_proj"]

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from rezero_ray.config import Config, ConfigError, load_config
+from rezero_ray.config import Config, ConfigError, Problem, load_config, read_draft, read_environment
+from rezero_ray.config.flags import Override
 
 CONTRACT = Path(__file__).with_name(
     "contract.toml"
@@ -102,3 +103,44 @@ def test_a_gpu_may_be_shared_only_when_the_engine_leaves_room() -> None:
 def test_more_learner_ranks_than_rollouts_are_refused() -> None:
     with pytest.raises(ConfigError, match="3 learner ranks, but a step has only 2 rollouts"):
         with_flags("--orchestrator.batch_size", "1", "--orchestrator.rollouts_per_example", "2")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("{ a = 1 }", {"a": 1}),
+        ('{"a": [1, true], "b": null}', {"a": [1, True], "b": None}),
+        ("{not json", "{not json"),
+    ],
+)
+def test_a_table_is_written_as_toml_or_as_json(text: str, value: object) -> None:
+    assert Override(("args",), text, "").value == value
+
+
+def test_what_is_wrong_is_left_out_and_the_rest_is_read(tmp_path: Path) -> None:
+    """A required key that is missing, a table of another type and an environment without an id, all in one."""
+    file = tmp_path / "wrong.toml"
+    file.write_text(
+        'output_dir = 3\nmodel = 4\nmax_steps = 9\n[orchestrator]\nenv = [{ weight = 1.0 }, { id = "a" }]\n'
+    )
+    draft = read_draft([file])
+    assert draft.config is not None and draft.config.max_steps == 9
+    assert [env.id for env in draft.config.orchestrator.env][1] == "a"
+    keys = {problem.key for problem in draft.problems}
+    assert keys == {"output_dir", "model", "orchestrator.env.0.id"}
+    later = [
+        Problem("model.name", "-"),
+        Problem("orchestrator.env.1.id", "-"),
+        Problem("seed", "-", others=("model",)),
+    ]
+    assert [problem.key for problem in draft.with_findings(later)][-1:] == ["orchestrator.env.1.id"]
+    assert len(draft.with_findings(later)) == 4
+
+
+def test_flags_of_one_environment_are_its_keys() -> None:
+    draft = read_environment(["--env", "my-env", "--args.seed=3", "--model=m", "--weigth", "2.0"])
+    assert draft.config is not None
+    (environment,) = draft.config.orchestrator.env
+    assert (environment.id, environment.args, draft.config.model.name) == ("my-env", {"seed": 3}, "m")
+    (problem,) = draft.problems
+    assert str(problem).startswith("--weigth 2.0: unknown key") and "weight" in problem.remedy

@@ -60,6 +60,8 @@ WRONG_LINES = [
     ("[model]", '[weight_sync]\nmode = "merged"\n[model]', ["weight_sync.mode", "adapter"]),
     ("[model]", "[wandb]\noffline = false\n[model]", ["wandb.offline", "MLflow"]),
     ("[model]", '[wandb]\nname = "a"\n[mlflow]\nrun_name = "b"\n[model]', ["mlflow.run_name", "keep one"]),
+    ("[model]", '[mlflow]\ntracking_uri = "htp://a"\n[model]', ["mlflow.tracking_uri", "sqlite:///PATH"]),
+    ("[model]", '[mlflow]\ntracking_uri = "sqlite:///no/a.db"\n[model]', ["mlflow.tracking_uri", "mkdir -p no"]),
     ("seq_len = 512", "seq_len = = 512", ["not valid TOML", "line 4", "column 11"]),
 ]  # fmt: skip
 

@@ -17,6 +17,8 @@ from environments.config_verification import environment as config_verification
 from environments.network_logs import environment as network_logs
 from environments.phishing_detection import environment as phishing_detection
 from environments.redteam_attack import environment as redteam_attack
+from rezero_ray.foreign.rezero_child.examples import solution_texts
+from rezero_ray.preflight.probes import HOSTILE_TEXTS
 from tests.environments.page_examples import PAGES, PageExample, examples, task_number
 from tests.environments.scripted_client import ScriptedClient, run_rollout, score_texts
 
@@ -33,12 +35,6 @@ KEYWORDS = (
 
 def environment_of(module: ModuleType, request: pytest.FixtureRequest) -> vf.Environment:
     return request.getfixturevalue(module.__name__.split(".")[1].partition("_")[0])
-
-
-def reference_texts(module: ModuleType, info: str) -> list[str]:
-    if hasattr(module, "reference_transcript"):
-        return module.reference_transcript(info)
-    return [module.reference_answer(info)]
 
 
 def value_of(component: Callable[..., Any], completion: object, info: object) -> float:
@@ -90,7 +86,7 @@ def test_rows_hold_plain_strings_that_arrow_cannot_merge(env: vf.Environment) ->
 
 def test_reference_scores_at_least_nine_tenths_on_every_task(module: ModuleType, env: vf.Environment) -> None:
     for row in [*env.get_dataset(), *env.get_eval_dataset()]:
-        output, client = run_rollout(env, row, reference_texts(module, row["info"]))
+        output, client = run_rollout(env, row, solution_texts(module, row["info"]) or [])
         assert output["error"] is None
         assert output["reward"] >= 0.9
         assert client.calls == len(client.script)
@@ -150,25 +146,7 @@ PATCH_LIKE = st.tuples(
     st.sampled_from(["CWE-78 line 5", "CWE-89 lines 3-99999", "CWE-00 line 0", "clean", "CWE-502 line 1"]),
     st.sampled_from(["    pass", "import os", ")" * 50, "\x00", "x = " + "(" * 500, "\ud800"]) | st.text(),
 )
-HOSTILE = st.sampled_from(
-    [
-        "{" * 5000,
-        '{"a":' * 3000,
-        "[" * 100_000,
-        '{"label": 1e999}',
-        '{"confidence": ' + "9" * 5000 + "}",
-        "\ud800",
-        "\x00" * 50,
-        '{"label": "phishing", "evidence": [' + '"a",' * 3000,
-        '{"findings": [' + '"a",' * 3000,
-        '{"findings": [], "patch": {"cidr_blocks": ["0.0.0.0/-1", "999.9.9.9/9"], "Action": ["${file(1)}"]}}',
-        '{"findings": [], "patch": {"value": "a\\n- b: !!python/object", "path": "/../..", "hostPort": 9e99}}',
-        '{"label": "scan", "confidence": 1, "lines": [' + "21," * 3000,
-        '{"label": "scan", "lines": [1e999, -1, ' + "9" * 400 + "]}",
-        "{'label': 'scan', 'lines': [1, " + "9" * 5000 + "]}",
-        "a " * 20_000,
-    ]
-)
+HOSTILE = st.sampled_from((*HOSTILE_TEXTS, "\ud800"))
 TEXTS = st.one_of(
     st.text(max_size=300),
     ANSWER_LIKE.map(json.dumps),

@@ -5,13 +5,15 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from rezero_ray.config import Config, load_config
 from rezero_ray.environments_index import BUILT_IN, install_hint, load_environment, module_of, source_of
-from rezero_ray.preflight import environments
+from rezero_ray.preflight import environments, run_directory
 from rezero_ray.preflight.environments import examine_prompts, examine_sources
+from rezero_ray.preflight.memory import adapter_parameters
 from rezero_ray.preflight.model_facts import find_model
 from rezero_ray.preflight.run_directory import examine_output
 from tests.config.run_request import write_right
@@ -183,6 +185,33 @@ def test_whatever_a_run_writes_marks_its_directory(tmp_path: Path, held: str) ->
     (tmp_path / "out" / held).mkdir(parents=True)
     assert "holds another run" in examine_output(config, resume=False).problems[0].what
     assert not examine_output(config, resume=True).problems
+
+
+def test_a_disk_without_room_for_the_checkpoints_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One checkpoint has 14 bytes a parameter of the adapter: fp32, two moments, bf16."""
+    config = config_with(tmp_path, "--ckpt.keep_last=1")
+    facts = find_model(config.model.name)
+    assert facts is not None
+    needed = 2 * 14 * adapter_parameters(config, facts)
+    for free, refused in ((needed, False), (needed - 1, True)):
+        usage = SimpleNamespace(free=free)
+        monkeypatch.setattr(run_directory.shutil, "disk_usage", lambda _, usage=usage: usage)
+        assert bool(examine_output(config, facts, resume=False).problems) == refused
+
+
+def test_a_template_that_refuses_a_prompt_is_told(
+    tmp_path: Path, install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_arguments: object) -> int:
+        raise ValueError("the system role is not supported")
+
+    install("sized_env", SMALL_ENVIRONMENT.format(turns=1, sizes=[3]))
+    monkeypatch.setattr(environments, "_tokenizer", lambda facts: object())
+    monkeypatch.setattr(environments, "_tokens", refuse)
+    (problem,) = examine_prompts(config_with(tmp_path, "--orchestrator.env.0.id=sized-env"), None).problems
+    assert problem.key == "model.name" and "the system role is not supported" in problem.what
 
 
 @pytest.mark.parametrize("name", ["x" * 5000, "a\0b"])

@@ -95,6 +95,7 @@ def test_the_demos_model_is_made_by_its_module(tmp_path: Path, monkeypatch: pyte
         (lambda model: (model / "model.safetensors").write_bytes(b"short"), "damaged"),
         (lambda model: (model / "model.safetensors").write_bytes(b"\xff" * 64), "damaged"),
         (lambda model: (model / "chat_template.jinja").unlink(), "no chat template"),
+        (lambda model: (model / "tokenizer.model").unlink(), "no tokenizer"),
         (
             lambda model: (model / "model.safetensors.index.json").write_text(
                 json.dumps({"weight_map": {"x": "model-00002-of-00002.safetensors"}})

@@ -80,7 +80,7 @@ def _tools(environment: Any) -> Iterator[dict[str, Any]]:
 def held_out_dataset(environment: Any) -> Any:
     """Its tasks for evaluation, none where it has none: `get_eval_dataset` would give those of training then."""
     build = getattr(environment, "build_eval_dataset", None)
-    found = build() if build is not None else environment.eval_dataset
+    found = build() if build is not None else getattr(environment, "eval_dataset", None)
     return [] if found is None else found
 
 

@@ -7,8 +7,10 @@ from typing import Any
 import verifiers as vf
 
 from .adaptation import adapt, held_out_dataset, messages_are_dicts
+from .examples import described, solution_function, solution_texts
 from .group_watch import GroupWatch, watched_group
 from .model_call import AskPolicy, plain_message
+from .rubric_faults import rubrics_of
 from .time_limits import TimeLimits
 
 
@@ -24,7 +26,8 @@ class ClassicEnvironment:
         dict_messages: bool | None,
         limits: TimeLimits,
     ) -> None:
-        self._environment = importlib.import_module(module).load_environment(**args)
+        self._module = importlib.import_module(module)
+        self._environment = self._module.load_environment(**args)
         adaptation = adapt(self._environment, dict_messages=dict_messages, max_turns=max_turns, limits=limits)
         self._dataset = self._environment.get_dataset()
         self._held_out = held_out_dataset(self._environment)
@@ -35,10 +38,34 @@ class ClassicEnvironment:
             "turns": int(getattr(self._environment, "max_turns", 1)),
             "tools": list(adaptation.tools),
             "notes": list(adaptation.notes),
+            **_company(self._environment),
         }
 
     def prompts(self) -> list[Any]:
         return list(self._dataset["prompt"])
+
+    def describe(self) -> dict[str, Any]:
+        """`described` of the tasks, reward functions with their weights, where `example` takes a solution from."""
+        function = solution_function(self._module)
+        single = isinstance(self._environment, vf.SingleTurnEnv) and "answer" in self._dataset.column_names
+        components = [
+            [getattr(reward, "__name__", type(reward).__name__), float(weight)]
+            for rubric in rubrics_of(self._environment.rubric)
+            for reward, weight in zip(rubric.funcs, rubric.weights, strict=True)
+        ]
+        return {
+            **described(self._dataset, self._held_out),
+            "components": components,
+            "solution": function.__name__ if function else "the answer column" if single else None,
+        }
+
+    def example(self, number: int) -> dict[str, Any]:
+        """A training task's prompt, and the texts of a solution (None where none is known)."""
+        row = self._dataset[number]
+        solution = solution_texts(self._module, row.get("info"))
+        if solution is None and isinstance(self._environment, vf.SingleTurnEnv) and row.get("answer"):
+            solution = [str(row["answer"])]
+        return {"prompt": row["prompt"], "solution": solution}
 
     async def run_group(
         self, example: int, held_out: bool, rollouts: int, ask: AskPolicy
@@ -89,6 +116,15 @@ class ClassicEnvironment:
 
     async def close(self) -> None:
         """Nothing is held open between groups."""
+
+
+def _company(environment: Any) -> dict[str, Any]:
+    """Whether another model than the policy takes part, and what is wrong with its endpoint if something is."""
+    ask = getattr(environment, "unreachable", None)
+    return {
+        "other_model": bool(getattr(environment, "other_model", False)),
+        "unreachable": ask() if ask is not None else None,
+    }
 
 
 def _text(error: Any) -> str:

@@ -1,6 +1,6 @@
 """The child's main loop: records in from standard input, records out to what was standard output.
 
-    in:  load, prompts, run_group, cancel (each with `request`); answer (with `call`)
+    in:  load, prompts, describe, example, run_group, cancel (each with `request`); answer (with `call`)
     out: result or error (with `request`); complete (with `call`), a question to the policy
 
 What the environment prints goes to standard error. The end of the input is the end of this process and of all that
@@ -97,6 +97,10 @@ class Service:
                     self._environment.prompts(), key=lambda prompt: len(str(prompt)), reverse=True
                 )
                 return longest[: record["count"]]
+            case "describe":
+                return self._environment.describe()
+            case "example":
+                return self._environment.example(record["number"])
             case "run_group":
                 ask = self._asking(record["request"])
                 return await self._environment.run_group(

@@ -13,6 +13,7 @@ import verifiers.v1 as vf
 from verifiers.v1.configs.agent import agent_config_fields
 from verifiers.v1.configs.client import EvalClientConfig
 
+from .examples import described
 from .model_call import Answer, AskPolicy, CallFailed, plain_message
 from .time_limits import TimeLimits
 from .v1_endpoint import KEY_VARIABLE, PolicyEndpoint
@@ -49,6 +50,8 @@ class V1Environment:
             "turns": max_turns or 1,
             "tools": [],
             "notes": self.notes,
+            "other_model": False,
+            "unreachable": None,
         }
 
     def _config(self, env_id: str, args: dict[str, Any], max_turns: int | None) -> Any:
@@ -77,18 +80,25 @@ class V1Environment:
         return config
 
     def prompts(self) -> list[Any]:
-        prompts = []
-        for task in self._tasks:
-            data = task.data
-            system = [{"role": "system", "content": data.system_prompt}] if data.system_prompt else []
-            prompt = data.prompt or ""
-            own = (
-                [{"role": "user", "content": prompt}]
-                if isinstance(prompt, str)
-                else [plain_message(message) for message in prompt]
-            )
-            prompts.append([*system, *own])
-        return prompts
+        return [self._prompt(task) for task in self._tasks]
+
+    def _prompt(self, task: Any) -> list[dict[str, Any]]:
+        data = task.data
+        system = [{"role": "system", "content": data.system_prompt}] if data.system_prompt else []
+        prompt = data.prompt or ""
+        if isinstance(prompt, str):
+            return [*system, {"role": "user", "content": prompt}]
+        return [*system, *(plain_message(message) for message in prompt)]
+
+    def describe(self) -> dict[str, Any]:
+        """As `ClassicEnvironment.describe`: v1 has one taskset, whose tasks name neither weights nor solutions."""
+        tasks = [
+            {"prompt": self._prompt(task), "info": task.data.model_dump(mode="json")} for task in self._tasks
+        ]
+        return {**described(tasks, []), "components": [], "solution": None}
+
+    def example(self, number: int) -> dict[str, Any]:
+        return {"prompt": self._prompt(self._tasks[number]), "solution": None}
 
     async def run_group(
         self, example: int, held_out: bool, rollouts: int, ask: AskPolicy

@@ -1,0 +1,56 @@
+"""What `rezero check` asks of an environment's examples: whether two are the same, and how one is solved."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from types import ModuleType
+from typing import Any
+
+SOLUTION_FUNCTIONS = ("reference_transcript", "reference_answer")
+"""Of an environment's module, from a task's `info` to its solution: a list of messages, or one message."""
+
+TASK_COLUMNS = ("prompt", "answer", "info")
+
+
+def solution_function(module: ModuleType) -> Callable[[Any], Any] | None:
+    """The first of `SOLUTION_FUNCTIONS` that the module has."""
+    return next((getattr(module, name) for name in SOLUTION_FUNCTIONS if hasattr(module, name)), None)
+
+
+def solution_texts(module: ModuleType, info: Any) -> list[str] | None:
+    """The messages that solve a task, None where the module does not say."""
+    function = solution_function(module)
+    if function is None:
+        return None
+    found = function(info)
+    return [found] if isinstance(found, str) else list(found)
+
+
+def described(train: Iterable[Mapping[str, Any]], held_out: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Digests of the prompts of both splits, one over all that their tasks hold, and how long training prompts are.
+
+    `characters`: the shortest, the median and the longest.
+    """
+    splits = [
+        [{name: task.get(name) for name in TASK_COLUMNS} for task in split] for split in (train, held_out)
+    ]
+    prompts = [[digest(task["prompt"]) for task in split] for split in splits]
+    lengths = sorted(_characters(task["prompt"]) for task in splits[0]) or [0]
+    return {
+        "train": prompts[0],
+        "held_out": prompts[1],
+        "tasks": digest(splits),
+        "characters": [lengths[0], lengths[len(lengths) // 2], lengths[-1]],
+    }
+
+
+def _characters(prompt: Any) -> int:
+    if isinstance(prompt, str):
+        return len(prompt)
+    return sum(len(str(message.get("content") or "")) for message in prompt)
+
+
+def digest(value: Any) -> str:
+    """Sixteen hex digits, the same for equal values in any process."""
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
