@@ -1,6 +1,7 @@
-"""Which module an environment id means, and how it is built: the same for the preflight and for the workers.
+"""What an environment id means, and how it is built: the same for the preflight and for the workers.
 
-Nothing is imported before `load_environment` is called: `verifiers` alone takes seconds.
+An id is a name, whose module has a `load_environment`, or `module:name` for a class or function to be called in its
+place. Nothing is imported before `load_environment` is called: `verifiers` alone takes seconds.
 """
 
 import importlib
@@ -24,8 +25,15 @@ _guard_lock = threading.Lock()
 
 
 def module_of(env_id: str) -> str:
-    """The module of an id: ours for a built-in one, else by verifiers' rule (`owner/my-env` -> `my_env`)."""
-    return BUILT_IN.get(env_id) or env_id.replace("-", "_").split("/")[-1]
+    """The module of an id: ours for a built-in one, the one that it names, else by verifiers' rule
+    (`owner/my-env` -> `my_env`)."""
+    module, colon, _ = env_id.partition(":")
+    return BUILT_IN.get(env_id) or (module if colon else env_id.replace("-", "_").split("/")[-1])
+
+
+def loader_of(env_id: str) -> str:
+    """What is called with the args, by its name in the module."""
+    return env_id.partition(":")[2] or "load_environment"
 
 
 def source_of(env_id: str) -> str | None:
@@ -41,14 +49,15 @@ def source_of(env_id: str) -> str | None:
     if spec is None:
         return None
     if inner:  # looking for a module inside a package would import the package
-        file = Path(next(iter(spec.submodule_search_locations or ()), ""), *inner).with_suffix(".py")
-        return str(file) if file.is_file() else None
+        path = Path(next(iter(spec.submodule_search_locations or ()), ""), *inner)
+        there = [file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()]
+        return str(there[0]) if there else None
     return spec.origin if spec.origin and spec.origin.endswith(".py") else ""
 
 
 def install_hint(env_id: str) -> str:
     """What to do about an id that cannot be imported: the exact command, or the built-in that was meant."""
-    name = env_id.rpartition("/")[2]
+    name = module_of(env_id).partition(".")[0] if ":" in env_id else env_id.rpartition("/")[2]
     twin = name.removeprefix("sv-env-")
     built_in = f'; or write id = "{twin}", the built-in one' if twin in BUILT_IN else ""
     command = f"prime env install {env_id}" if "/" in env_id else f"uv pip install {name}"
@@ -62,7 +71,7 @@ def load_environment(env_id: str, args: Mapping[str, Any]) -> Any:
     """
     with _signal_handlers_kept():
         module = importlib.import_module(module_of(env_id))
-        environment = module.load_environment(**args)
+        environment = getattr(module, loader_of(env_id))(**args)
     environment.env_id = environment.env_id or env_id
     environment.env_args = environment.env_args or dict(args)
     return environment

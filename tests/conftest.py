@@ -1,7 +1,22 @@
-"""Settings of all tests."""
+"""Settings of all tests, and what several of their folders share."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
 from hypothesis import HealthCheck, settings
+
+from rezero_ray.foreign.interpreter import CACHE_VARIABLE
 
 # How fast an example is made depends on what else the machine does; the claims do not.
 settings.register_profile("rezero", suppress_health_check=[HealthCheck.too_slow], deadline=None)
 settings.load_profile("rezero")
+
+
+@pytest.fixture(scope="session")
+def interpreters_of_the_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An empty cache for `tests.foreign_interpreters`; nothing is taken from the one of this machine's user."""
+    folder = tmp_path_factory.mktemp("interpreters")
+    with pytest.MonkeyPatch.context() as changes:
+        changes.setenv(CACHE_VARIABLE, str(folder))
+        yield folder

@@ -13,7 +13,7 @@ from rezero_ray.config.schema import Config
 
 MAX_SHARED_GPU_UTILIZATION = 0.6  # what an engine may take of a GPU on which a learner rank lives too
 
-_ENVIRONMENT_ID = re.compile(r"([A-Za-z0-9][\w.-]*/)?[A-Za-z][\w-]*")
+_ENVIRONMENT_ID = re.compile(r"([A-Za-z0-9][\w.-]*/)?[A-Za-z][\w-]*|[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _MODULE_NAME = re.compile(r"\w+")
 
 
@@ -246,7 +246,7 @@ def _environments(config: Config) -> Iterator[Problem]:
             )
         if not _ENVIRONMENT_ID.fullmatch(env.id):
             hint = f'write "{env.id.partition("@")[0]}"; the version is chosen when it is installed'
-            remedy = hint if "@" in env.id else 'write a name such as "redteam-attack" or "owner/name"'
+            remedy = hint if "@" in env.id else 'write a name: "redteam-attack", "owner/name", "module:Class"'
             yield Problem(f"orchestrator.env.{index}.id", "is not an environment id", remedy, shown(env.id))
     for (_, first), (index, second) in combinations(environments, 2):
         if first.id == second.id and first.args == second.args:

@@ -14,10 +14,13 @@ RewardRange = Annotated[
 class EnvConfig(Table):
     id: str = Field(
         description="A built-in environment (`redteam-attack`, `phishing-detection`, `config-verification`, "
-        "`network-logs`, `code-vulnerability`) or an installed one."
+        "`network-logs`, `code-vulnerability`), an installed one, or `module:name` for the class or function that "
+        "makes one, such as `verifiers:ReasoningGymEnv`."
     )
     args: dict[str, Any] = Field(
-        default_factory=dict, description="Keyword arguments of the environment's load_environment."
+        default_factory=dict,
+        description="Keyword arguments of the environment's load_environment, or of what `module:name` names; of a "
+        "taskset of verifiers 0.4, keys of its config.",
     )
     weight: PositiveFloat = Field(
         default=1.0, description="Share of the prompts that come from here, relative to the others."

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Protocol
 
-from rezero_ray.environments_index import module_of
+from rezero_ray.environments_index import loader_of, module_of
 from rezero_ray.foreign.rezero_child.time_limits import TimeLimits
 
 
@@ -38,6 +38,7 @@ def load_record(settings: EnvironmentSettings) -> dict[str, Any]:
     return {
         "id": settings.id,
         "module": module_of(settings.id),
+        "loader": loader_of(settings.id),
         "args": dict(settings.args),
         "max_turns": settings.max_turns,
         "dict_messages": settings.dict_messages,

@@ -19,7 +19,14 @@ from rezero_ray.chat import tool_record
 from rezero_ray.config import Config, Problem
 from rezero_ray.config.environment import EnvConfig
 from rezero_ray.config.problems import shown
-from rezero_ray.environments_index import BUILT_IN, install_hint, load_environment, module_of, source_of
+from rezero_ray.environments_index import (
+    BUILT_IN,
+    install_hint,
+    load_environment,
+    loader_of,
+    module_of,
+    source_of,
+)
 from rezero_ray.foreign.loading import time_limits
 from rezero_ray.foreign.rezero_child.adaptation import adapt, held_out_dataset
 from rezero_ray.preflight.environment_scoring import Effort
@@ -38,7 +45,7 @@ PROMPTS_TOKENISED = 256  # the longest by characters; the longest by tokens is a
 
 
 def examine_sources(config: Config, *, must_be_here: bool) -> Findings:
-    """Importable, with a `load_environment` that takes the given args. `must_be_here` is False for a dry run,
+    """Importable, with a loader that takes the given args. `must_be_here` is False for a dry run,
     where a hub environment that is not installed gets a note: the run may be for another machine."""
     found = Findings()
     for index, env in enumerate(config.orchestrator.env):
@@ -70,18 +77,18 @@ def _not_importable(index: int, env_id: str) -> Problem:
 
 
 def _signature(index: int, env_id: str, args: Mapping[str, Any], source: str) -> Iterator[Problem]:
-    """Reads `def load_environment(...)`; a module that gets it by an import is left to examine_prompts."""
+    """Reads `def load_environment(...)`, or the function that the id names; a class, and what the module gets by an
+    import, are left to examine_prompts."""
+    loader = loader_of(env_id)
     try:
         text = Path(source).read_text("utf-8") if source else ""
         body = ast.parse(text).body
     except (OSError, ValueError, SyntaxError):
         return
-    functions = [
-        node for node in body if isinstance(node, ast.FunctionDef) and node.name == "load_environment"
-    ]
+    functions = [node for node in body if isinstance(node, ast.FunctionDef) and node.name == loader]
     if not functions:
-        if text and "load_environment" not in text and "import *" not in text:
-            what = f"module {module_of(env_id)} has no load_environment: it is no verifiers environment"
+        if text and loader not in text and "import *" not in text:
+            what = f"module {module_of(env_id)} has no {loader}: it is no verifiers environment"
             remedy = f"the built-in ones are {', '.join(BUILT_IN)}"
             yield Problem(f"orchestrator.env.{index}.id", what, remedy, shown(env_id))
         return
@@ -90,7 +97,7 @@ def _signature(index: int, env_id: str, args: Mapping[str, Any], source: str) ->
     for name in () if signature.kwarg else [name for name in args if name not in takes]:
         close = difflib.get_close_matches(name, takes, n=1)
         remedy = f"write {close[0]}" if close else f"it takes {', '.join(takes) or 'none'}"
-        what = f"load_environment of {env_id} has no argument {name}"
+        what = f"{loader} of {env_id} has no argument {name}"
         yield Problem(f"orchestrator.env.{index}.args.{name}", what, remedy, shown(args[name]))
 
 
@@ -217,7 +224,7 @@ def _adapted(environment: Any, env: EnvConfig) -> tuple[list[dict[str, Any]], li
 def _not_built(index: int, args: Mapping[str, Any], what: str) -> Problem:
     if args:
         return Problem(f"orchestrator.env.{index}.args", what, "change or drop the args", shown(dict(args)))
-    return Problem(f"orchestrator.env.{index}.id", what, "call its load_environment() by itself to see more")
+    return Problem(f"orchestrator.env.{index}.id", what, "call its loader by itself to see more")
 
 
 def longest_in_tokens(tokenizer: Any, prompts: Sequence[Any], tools: Sequence[Any] = ()) -> int:

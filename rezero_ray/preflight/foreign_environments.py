@@ -58,7 +58,7 @@ async def look_into(
         return Problem(f"{key}.{field}", what, "write what can be installed together", shown(value))
     except TimeoutError:
         what = f"{env.id} was not loaded within limits.engine_start = {seconds:.0f} s"
-        return Problem(f"{key}.id", what, "raise that limit, or see what its load_environment waits for")
+        return Problem(f"{key}.id", what, "raise that limit, or see what its loading waits for")
     except ChildFailed as problem:
         return replace(_not_loaded(key, env, python, str(problem)), others=what_makes_it(index))
     if child.facts["unreachable"]:

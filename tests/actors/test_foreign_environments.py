@@ -5,6 +5,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,6 @@ from actors.environment_worker import EnvironmentWorker
 from rezero_ray.codec import decode
 from rezero_ray.config.environment import EnvConfig
 from rezero_ray.errors import RunError
-from rezero_ray.foreign.interpreter import CACHE_VARIABLE, Interpreter
 from rezero_ray.foreign.loading import load_record
 from rezero_ray.foreign.process import ChildFailed
 from rezero_ray.preflight.environment_child import EnvironmentChild
@@ -24,13 +24,12 @@ from rezero_ray.records import Group, Prompt, Sizes
 from rezero_ray.schedule import Send
 from tests.actors.calling_engine import CallingEngine
 from tests.actors.foreign_environments import CLASSIC, TOOLS, V1, ScriptedEngine
+from tests.foreign_interpreters import REQUIREMENTS, interpreter
 from tests.record_builders import SMOLLM2, make_config
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 VERSIONS = {"0.1.10": "toy-classic", "0.3.1": "toy-classic", "0.4.0": "toy-v1"}
-"""The oldest classic one, the newest, and the first with v1 alone."""
-
 OPTIONS: dict[str, dict[str, Any]] = {
     "0.1.10": {"timeout": 8.0},
     "0.3.1": {},
@@ -40,22 +39,21 @@ OPTIONS: dict[str, dict[str, Any]] = {
 PLAIN: dict[str, Any] = {"max_turns": 1, "raw_reward_range": (0.0, 0.5), "dict_messages": False}
 
 
-@pytest.fixture(scope="session", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A cache of this session with an interpreter for each version, and the toys where those find them."""
+@pytest.fixture(scope="module", autouse=True)
+def toys(interpreters_of_the_session: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """An interpreter for each version, and the toys where those find them."""
     folder = tmp_path_factory.mktemp("foreign")
     (folder / "toy_classic.py").write_text(CLASSIC, "utf-8")
     (folder / "toy_tools.py").write_text(TOOLS, "utf-8")
     (folder / "toy_v1.py").write_text(V1, "utf-8")
     with pytest.MonkeyPatch.context() as changes:
-        changes.setenv(CACHE_VARIABLE, str(folder / "cache"))
         changes.setenv("PYTHONPATH", str(folder))
         for version in VERSIONS:
-            Interpreter((f"verifiers=={version}",), None).path(300)
+            interpreter(version)
         yield
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def workers() -> Iterator[Callable[..., Any]]:
     """Runs what it is given with the worker of a version and of these settings; its child stays for the next."""
     loop, there = asyncio.new_event_loop(), {}
@@ -63,7 +61,7 @@ def workers() -> Iterator[Callable[..., Any]]:
     def run(version: str, use: Callable[[Any], Coroutine[Any, Any, None]], **settings: Any) -> None:
         key = f"{version} {settings}"
         if key not in there:
-            environment = {"id": VERSIONS[version], "requirements": [f"verifiers=={version}"], **settings}
+            environment = {"id": VERSIONS[version], "requirements": REQUIREMENTS[version], **settings}
             config = make_config(
                 model__name=str(SMOLLM2),
                 seq_len=512,
@@ -240,7 +238,7 @@ def test_the_check_tries_it_with_answers_in_its_own_interpreter(
     """Example 4 of either raises, example 5 of the classic one never ends."""
     settings = {**OPTIONS[version], "timeout": 2.0}
     env = EnvConfig.model_validate(
-        {"id": VERSIONS[version], "requirements": [f"verifiers=={version}"], **settings}
+        {"id": VERSIONS[version], "requirements": REQUIREMENTS[version], **settings}
     )
 
     async def try_it() -> None:

@@ -54,6 +54,8 @@ WRONG_LINES = [
     ('id = "phishing-detection"', 'id = "me/my-env"', ["env.0.id", "prime env install me/my-env"]),
     ('id = "phishing-detection"', 'id = "my-env@1.0"', ["env.0.id", 'write "my-env"']),
     ('id = "phishing-detection"', 'id = "json"', ["env.0.id", "no load_environment"]),
+    ('id = "phishing-detection"', 'id = "json:Nothing"', ["env.0.id", "has no Nothing"]),
+    ('id = "phishing-detection"', 'id = "json:"', ["env.0.id", "module:Class"]),
     ('id = "phishing-detection"', 'id = "phishing-detection"\nargs = { sede = 1 }', ["env.0.args", "sede"]),
     ("[model]", "[modell]", ["modell", "nearest valid name is model"]),
     ('name = "', 'name = "/nowhere', ["model.name", "not found on this machine"]),

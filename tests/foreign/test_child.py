@@ -116,7 +116,7 @@ def test_what_goes_wrong_in_a_child_is_told_and_it_goes_on() -> None:
         with pytest.raises(ChildFailed, match="there is no request 'dance'"):
             await child.ask("dance")
         with pytest.raises(ChildFailed, match="ModuleNotFoundError: No module named 'nobody_has_this'"):
-            await child.ask("load", id="nobody-has-this", module="nobody_has_this", **LOAD)
+            await child.ask("load", id="nobody-has-this", module="nobody_has_this", loader="x", **LOAD)
         assert child.alive
 
     with_child(use)
@@ -129,7 +129,7 @@ def test_a_child_that_is_ended_fails_its_requests_and_takes_no_more(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
 
     async def use(child: ChildProcess) -> None:
-        _, loading = child.begin("load", id="never-loads", module="never_loads", **LOAD)
+        _, loading = child.begin("load", id="never-loads", module="never_loads", loader="x", **LOAD)
         await child.kill()
         with pytest.raises(ChildDied, match="ended with signal 9"):
             await loading

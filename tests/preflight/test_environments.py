@@ -10,7 +10,14 @@ from types import SimpleNamespace
 import pytest
 
 from rezero_ray.config import Config, load_config
-from rezero_ray.environments_index import BUILT_IN, install_hint, load_environment, module_of, source_of
+from rezero_ray.environments_index import (
+    BUILT_IN,
+    install_hint,
+    load_environment,
+    loader_of,
+    module_of,
+    source_of,
+)
 from rezero_ray.preflight import environments, run_directory
 from rezero_ray.preflight.environments import examine_prompts, examine_sources
 from rezero_ray.preflight.memory import adapter_parameters
@@ -44,12 +51,38 @@ def test_built_in_ids_mean_our_modules_and_others_follow_the_rule_of_verifiers()
     assert module_of("intertwine/sv-env-redteam-attack") == "sv_env_redteam_attack"
     assert all(source_of(env_id) for env_id in BUILT_IN)
     assert source_of("nobody-has-this") is None and source_of("x.y") is None and source_of("..") is None
+    assert loader_of("owner/my-env") == "load_environment"
+
+
+def test_an_id_may_name_the_class_or_function_that_makes_the_environment(
+    tmp_path: Path, install: Install
+) -> None:
+    assert (module_of("verifiers.envs:Some"), loader_of("verifiers.envs:Some")) == ("verifiers.envs", "Some")
+    install("rooms", SMALL_ENVIRONMENT.format(turns=1, sizes=[3]) + "class Room(Environment): pass\n")
+    assert type(load_environment("rooms:Room", {})).__name__ == "Room"
+    config = config_with(tmp_path, "--orchestrator.env.0.id=rooms:Room")
+    assert not examine_sources(config, must_be_here=True).problems
+    assert not examine_prompts(config, None).problems
+
+
+@pytest.mark.parametrize(
+    ("env_id", "said"),
+    [("rooms:Rom", "module rooms has no Rom"), ("romms:Room", "no module romms can be imported")],
+)
+def test_a_class_that_is_not_there_is_told_without_running_the_module(
+    tmp_path: Path, install: Install, env_id: str, said: str
+) -> None:
+    install("rooms", "raise SystemExit\nclass Room: ...\n")
+    flags = [f"--orchestrator.env.0.id={env_id}"]
+    (problem,) = examine_sources(config_with(tmp_path, *flags), must_be_here=True).problems
+    assert problem.key == "orchestrator.env.0.id" and problem.what.startswith(said)
 
 
 def test_the_hint_has_the_command_and_the_built_in_twin() -> None:
     hint = install_hint("intertwine/sv-env-redteam-attack")
     assert "prime env install intertwine/sv-env-redteam-attack" in hint and 'id = "redteam-attack"' in hint
     assert "uv pip install my-env" in install_hint("my-env")
+    assert "uv pip install rooms" in install_hint("rooms.of.others:Room")
 
 
 def test_a_hub_environment_is_a_note_for_a_dry_run_and_refused_for_a_run(tmp_path: Path) -> None:

@@ -2,18 +2,44 @@
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.run.train_process import ObservedRun, TrainProcess, ask, status_without_token
+from rezero_ray.models.tiny import make_tiny_llama
+from tests.run.train_process import (
+    BASE_DEFENDS,
+    ENVIRONMENTS,
+    ROOT,
+    ObservedRun,
+    TrainProcess,
+    ask,
+    status_without_token,
+)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    return make_tiny_llama(folder, tokenizer_from=ROOT / "models/SmolLM2-135M-Instruct")
+
+
+@pytest.fixture(scope="session")
+def toys() -> Iterator[None]:
+    """The toy environments of these tests can be imported by the runs that they start."""
+    with pytest.MonkeyPatch.context() as changes:
+        changes.setenv("PYTHONPATH", str(ENVIRONMENTS))
+        yield
 
 
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObservedRun]:
-    """Three steps of redteam-attack, not disturbed; two held-out tasks are scored before the first and after the
-    last."""
+    """Three steps of redteam-attack against the base model, not disturbed; two held-out tasks are scored before the
+    first and after the last."""
+    keys = {f"orchestrator.env.0.args.{name}": value for name, value in BASE_DEFENDS.items()}
     evaluation = {"interval": 3, "num_examples": 2, "rollouts_per_example": 2}
-    flags = [word for key, value in evaluation.items() for word in (f"--orchestrator.eval.{key}", str(value))]
+    keys |= {f"orchestrator.eval.{name}": value for name, value in evaluation.items()}
+    flags = [f"--{key}={value}" for key, value in keys.items()]
     run = TrainProcess(tmp_path_factory.mktemp("runs") / "undisturbed", *flags)
     try:
         run.wait_for("Orchestrator Step 1:")

@@ -21,9 +21,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rezero_ray.models.tiny import make_tiny_llama
-from tests.run.train_process import ROOT, TrainProcess, descendants, read_lines
+from tests.run.train_process import ENVIRONMENTS, ROOT, TrainProcess, descendants, read_lines
 
-ENVIRONMENTS = Path(__file__).parent / "environments"
 PHASES = ("generation", "scoring", "training", "publishing", "checkpoint")
 BATCH = 2
 STEPS = 3 * len(PHASES)

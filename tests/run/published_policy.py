@@ -1,12 +1,11 @@
 """The policies that a run published, in Transformers and PEFT: an implementation of neither engine nor learner."""
 
+import tomllib
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from tests.run.train_process import ROOT
-
-MODEL = ROOT / "models/SmolLM2-135M-Instruct"
 
 
 class PublishedPolicies:
@@ -14,6 +13,7 @@ class PublishedPolicies:
 
     def __init__(self, output: Path) -> None:
         self._checkpoints = output / "checkpoints"
+        self.base = ROOT / tomllib.loads((output / "config.toml").read_text("utf-8"))["model"]["name"]
         self._loaded: set[int] = set()
 
     def difference(self, row: dict[str, Any], version: int) -> float:
@@ -53,7 +53,7 @@ class PublishedPolicies:
         from peft import LoraConfig, PeftModel
         from transformers import AutoModelForCausalLM
 
-        base = AutoModelForCausalLM.from_pretrained(MODEL, dtype="float32")
+        base = AutoModelForCausalLM.from_pretrained(self.base, dtype="float32")
         return PeftModel(base, LoraConfig(target_modules=["q_proj"]), adapter_name="unused").eval()
 
 
@@ -65,7 +65,8 @@ def assert_base_model_defended(output: Path, rows: list[dict[str, Any]], args: d
     from environments.redteam_attack.environment import load_environment, task_of
     from rezero_ray.chat import ChatTokenizer
 
-    policies, tokenizer = PublishedPolicies(output), AutoTokenizer.from_pretrained(MODEL)
+    policies = PublishedPolicies(output)
+    tokenizer = AutoTokenizer.from_pretrained(policies.base)
     chat = ChatTokenizer(tokenizer)
     tasks = [task_of(info) for info in load_environment(**args).get_dataset()["info"]]
     told_apart = 0

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.run.published_policy import assert_versions_are_those_named
-from tests.run.train_process import TrainProcess, descendants, read_lines
+from tests.run.train_process import TrainProcess, descendants, noise, read_lines
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -48,12 +48,13 @@ def next_step(run: TrainProcess) -> None:
 
 
 @pytest.fixture(scope="module")
-def survivor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+def survivor(tiny_model: Path, toys: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     """Killed in turn: the engine, the environment worker, a learner rank. Then SIGTERM."""
+    folder = tmp_path_factory.mktemp("faults")
     run = TrainProcess(
-        tmp_path_factory.mktemp("faults") / "run",
-        *("--max_steps", "50", "--orchestrator.max_async_level", "1", "--ckpt.keep_last", "50"),
-        *("--trust.canary", "false"),
+        folder / "run",
+        *noise(tiny_model, folder),
+        *("--max_steps", "400", "--orchestrator.max_async_level", "1", "--ckpt.keep_last", "400"),
     )
     try:
         next_step(run)

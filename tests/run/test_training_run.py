@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -13,7 +14,14 @@ from typing import Any
 import pytest
 
 from tests.run.published_policy import assert_base_model_defended, assert_versions_are_those_named
-from tests.run.train_process import ObservedRun, TrainProcess, descendants, read_lines
+from tests.run.train_process import (
+    BASE_DEFENDS,
+    ObservedRun,
+    TrainProcess,
+    descendants,
+    noise,
+    read_lines,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -192,18 +200,16 @@ if __name__ == "__main__":
 """
 
 
-BASE_DEFENDS = {"target": "base", "target_temperature": 0.0, "target_max_tokens": 16}
-
-
 @pytest.fixture(scope="module")
-def resumed_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObservedRun]:
-    """Rollouts up to two versions old, against the base model; killed after step 2, and the same command again with
-    --resume."""
-    output = tmp_path_factory.mktemp("resumed") / "run"
+def resumed_run(
+    tiny_model: Path, toys: None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ObservedRun]:
+    """Rollouts up to two versions old; killed after step 2, and the same command again with --resume."""
+    folder = tmp_path_factory.mktemp("resumed")
+    output = folder / "run"
     command = (
-        *("--max_steps", "5", "--orchestrator.max_async_level", "2", "--ckpt.keep_last", "5"),
-        *("--trust.canary", "false"),
-        *(f"--orchestrator.env.0.args.{name}={value}" for name, value in BASE_DEFENDS.items()),
+        *noise(tiny_model, folder),
+        *("--max_steps", "8", "--orchestrator.max_async_level", "2", "--ckpt.keep_last", "8"),
     )
     first = TrainProcess(output, *command)
     try:
@@ -226,25 +232,25 @@ def resumed_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObservedRu
 
 def test_killed_after_step_2_the_same_command_goes_on(resumed_run: ObservedRun) -> None:
     assert resumed_run.status == 0, resumed_run.text
-    assert "resumed after step 2" in resumed_run.text
-    assert [row["step"] for row in resumed_run.metrics()] == [1, 2, 3, 4, 5]
+    assert re.search(r"resumed after step [2-4]\b", resumed_run.text), "it may have gone on before it died"
+    assert [row["step"] for row in resumed_run.metrics()] == list(range(1, 9))
 
 
 def test_every_prompt_is_trained_on_once_whatever_was_killed(resumed_run: ObservedRun) -> None:
     trained = Counter(row["prompt"]["index"] for row in rollouts_of(resumed_run))
-    assert trained == Counter(dict.fromkeys(range(10), 4))
+    assert trained == Counter(dict.fromkeys(range(16), 4))
 
 
 def test_rollouts_are_as_old_as_the_bound_allows_and_no_older(resumed_run: ObservedRun) -> None:
     assert max(row["staleness/max"] for row in resumed_run.metrics()) == 2
 
 
-def test_the_defender_is_the_base_model_without_the_adapter(resumed_run: ObservedRun) -> None:
+def test_the_defender_is_the_base_model_without_the_adapter(finished_run: ObservedRun) -> None:
     learned = [
-        row for row in rollouts_of(resumed_run) if row["policy_version"] > 0 and row["text"][1]["content"]
+        row for row in rollouts_of(finished_run) if row["policy_version"] > 0 and row["text"][1]["content"]
     ]
     assert len(learned) >= 8
-    assert_base_model_defended(resumed_run.output, learned, BASE_DEFENDS)
+    assert_base_model_defended(finished_run.output, learned, BASE_DEFENDS)
 
 
 @pytest.mark.parametrize("run", ["finished_run", "resumed_run"])

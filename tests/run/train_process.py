@@ -21,6 +21,23 @@ SMALL = [
     *("--orchestrator.sampling.max_tokens", "24"),
 ]
 
+BASE_DEFENDS: dict[str, str | float] = {"target": "base", "target_temperature": 0.0, "target_max_tokens": 16}
+"""Arguments of redteam-attack: greedy, so that the replies can be told from the policy's."""
+
+ENVIRONMENTS = Path(__file__).parent / "environments"
+"""Toys of these tests, to be put on PYTHONPATH."""
+
+
+def noise(model: Path, marks: Path) -> tuple[str, ...]:
+    """Arguments for conversations of three turns with a tiny model: a step takes a second or two, two ranks train,
+    and the scores differ, so that every step changes the policy."""
+    return (
+        *("--model.name", str(model), "--trainer_gpu_ids", "[1, 2]"),
+        *("--orchestrator.env.0.id", "slow_scoring"),
+        *("--orchestrator.env.0.args", f'{{ marks = "{marks}", seconds = 0.5, turns = 3 }}'),
+        *("--trust.canary", "false", "--mlflow.enabled", "false", "--infra.dashboard", "false"),
+    )
+
 
 class TrainProcess:
     """`python -m rezero_ray.train configs/redteam.toml configs/overlays/cpu.toml ...` as a person starts it."""

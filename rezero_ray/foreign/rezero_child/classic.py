@@ -1,4 +1,4 @@
-"""Adapter of classic verifiers environments, 0.1.10 to 0.3: a module with `load_environment`."""
+"""Adapter of classic verifiers environments, 0.1.10 to 0.3: what a module's `load_environment` gives, or a class."""
 
 import asyncio
 import importlib
@@ -20,6 +20,7 @@ class ClassicEnvironment:
     def __init__(
         self,
         module: str,
+        loader: str,
         args: dict[str, Any],
         *,
         max_turns: int | None,
@@ -27,7 +28,7 @@ class ClassicEnvironment:
         limits: TimeLimits,
     ) -> None:
         self._module = importlib.import_module(module)
-        self._environment = self._module.load_environment(**args)
+        self._environment = getattr(self._module, loader)(**args)
         adaptation = adapt(self._environment, dict_messages=dict_messages, max_turns=max_turns, limits=limits)
         self._dataset = self._environment.get_dataset()
         self._held_out = held_out_dataset(self._environment)

@@ -126,6 +126,7 @@ class Service:
 
             environment = ClassicEnvironment(
                 record["module"],
+                record["loader"],
                 record["args"],
                 max_turns=record["max_turns"],
                 dict_messages=record["dict_messages"],

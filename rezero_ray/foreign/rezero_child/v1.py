@@ -29,6 +29,8 @@ class V1Environment:
     def __init__(
         self, env_id: str, args: dict[str, Any], *, max_turns: int | None, limits: TimeLimits
     ) -> None:
+        if ":" in env_id:
+            raise ValueError(f"{env_id} names a class; under verifiers 0.4 an id is the name of a taskset")
         if limits.tool is not None:
             raise ValueError(f"tool_timeout = {limits.tool:g}: verifiers v1 has its tools in other processes")
         self.notes: list[str] = []
