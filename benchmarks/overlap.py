@@ -153,7 +153,7 @@ def measure(level: int, steps: int) -> dict[str, Any]:
     from actors.engine_group import EngineGroup
     from actors.environment_group import EnvironmentGroup
     from actors.learner_rank import LearnerGroup
-    from infra import start_cluster
+    from infra.bootstrap import start_cluster
     from rezero_ray.checkpoint_writer import CheckpointWriter
     from rezero_ray.interruption import StopRequest
     from rezero_ray.reporting.reporter import Reporter

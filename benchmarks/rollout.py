@@ -62,7 +62,7 @@ def timed_rounds(rounds: int, run: Callable[[int], list[int]]) -> list[dict[str,
 
 def measure_actors(config: Config, rounds: int) -> dict[str, Any]:
     """The way of a run: environment worker and rollout engine as Ray actors, on their seats of a run."""
-    from infra import start_cluster
+    from infra.bootstrap import start_cluster
 
     adapter = noisy_adapter(config)
     with start_cluster(config, gpus=0) as cluster, seated(config, cluster.cpus) as (engines, environments):

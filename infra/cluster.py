@@ -15,6 +15,8 @@ class Cluster:
     gpus: float
     dashboard: str | None
     logs: str
+    token_command: str = "ray get-auth-token"
+    """Prints the token that the dashboard asks for."""
 
 
 @contextmanager

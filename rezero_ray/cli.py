@@ -17,6 +17,9 @@ VERBS = {
     "show": "print the rollouts of a step for a reader",
     "eval": "score a model, or a run's adapter beside its base, on held-out tasks",
     "replay": "recompute a recorded step from its rollouts and the checkpoint before it, and compare",
+    "runs": "list the runs that were launched elsewhere (Modal), or show one",
+    "logs": "follow what a launched run prints",
+    "stop": "ask a launched run to save a checkpoint and end",
 }
 
 
@@ -31,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return train.answered(lambda: _of_a_run(verb, rest))
         if verb == "check":
             return train.answered(lambda: check.main(rest, examine))
+        if verb in ("runs", "logs", "stop"):
+            return train.answered(lambda: _launched(verb, rest))
         own, overrides = split_arguments(rest)
         return train.answered(lambda: _look(verb, own, overrides))
     return train.answered(lambda: _no_verb(arguments))
@@ -54,6 +59,12 @@ def _of_a_run(verb: str, arguments: Sequence[str]) -> int:
     from rezero_ray import replay
 
     return replay.main(arguments)
+
+
+def _launched(verb: str, arguments: Sequence[str]) -> int:
+    from rezero_ray import launch
+
+    return launch.companion(verb, VERBS[verb], arguments)
 
 
 def _no_verb(arguments: Sequence[str]) -> int:

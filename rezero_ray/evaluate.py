@@ -94,7 +94,7 @@ def _evaluate(
     """Scores of the base model, and of the checkpoint's adapter, on the same tasks and seeds."""
     from actors.crew import start_scorers
     from actors.rollout_stream import RolloutStream
-    from infra import start_cluster
+    from infra.bootstrap import start_cluster
 
     settings = config.orchestrator.eval
     assert settings is not None, "set by _narrowed"

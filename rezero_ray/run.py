@@ -5,7 +5,7 @@ from contextlib import ExitStack
 
 from actors.crew import Crew, start_crew
 from actors.rollout_stream import RolloutStream
-from infra import start_cluster
+from infra.bootstrap import start_cluster
 from rezero_ray import checkpoint
 from rezero_ray.agreement import mismatch_kl, require_match
 from rezero_ray.batch import build_batch
@@ -38,7 +38,7 @@ def run_training(config: Config, *, resume: bool) -> int:
         try:
             cluster = stack.enter_context(start_cluster(config, gpus=gpus))
             stop = stack.enter_context(StopRequest())
-            reporter.cluster(cluster.dashboard, cluster.logs)
+            reporter.cluster(cluster.dashboard, cluster.logs, cluster.token_command)
             crew = stack.enter_context(start_crew(config, device, cpus=cluster.cpus))
             saver = CheckpointWriter(directory.path, config.ckpt.keep_last, reporter.checkpoint)
             stack.enter_context(saver)

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from infra.examination import examine
-from rezero_ray.config import ConfigError, Request, dump_toml, read_request
+from infra.launcher import launcher_of
+from rezero_ray.config import ConfigError, Problem, Request, dump_toml, read_request
 from rezero_ray.config.flags import split_arguments
 from rezero_ray.plan import make_plan, render_plan
 from rezero_ray.preflight import preflight
@@ -81,6 +82,15 @@ def _train(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     request = read_request(options.files, overrides)
     if options.dry_run:
         return show_plan(request, resume=options.resume, with_config=True)
+    launcher = launcher_of(request.config.infra)
+    if launcher is not None:
+        from rezero_ray.launch import launch
+
+        return launch(launcher, request, resume=options.resume, force_new=options.force_new)
+    if options.force_new:
+        kind = request.config.infra.kind
+        what = f'has no effect with infra.kind = "{kind}": nothing is launched elsewhere'
+        raise ConfigError([Problem("--force-new", what, "drop it, and name another output_dir")])
     with request.locating():
         found = preflight(request.config, resume=options.resume, backend=examine)
     for note in found.notes:
@@ -93,7 +103,7 @@ def _train(options: argparse.Namespace, overrides: Sequence[str]) -> int:
 def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=prog,
-        usage="%(prog)s A.toml [B.toml ...] [--dotted.key value ...] [--dry-run] [--resume]",
+        usage="%(prog)s A.toml [B.toml ...] [--dotted.key value ...] [--dry-run] [--resume] [--force-new]",
         description="Train a language-model agent with reinforcement learning.",
         epilog=OVERRIDING + _EXIT_STATUS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -105,6 +115,9 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--resume", action="store_true", help="go on from the newest complete checkpoint of output_dir"
+    )
+    parser.add_argument(
+        "--force-new", action="store_true", help="launch (Modal) though the same configuration runs already"
     )
     return parser
 

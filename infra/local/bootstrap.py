@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from infra.cluster import Cluster, connected, described
-from rezero_ray.config.infra import LocalInfraConfig
+from infra.local.table import LocalInfraConfig
 
 GIB = 1024**3
 LARGEST_STORE = 8 * GIB

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from infra.cluster import Cluster, connected, described
-from rezero_ray.config.infra import RayInfraConfig
+from infra.ray.table import RayInfraConfig
 from rezero_ray.errors import RunError
 
 

@@ -1,7 +1,7 @@
 """Whether the cluster that is to be joined answers."""
 
 from infra.ray.bootstrap import address_of, knock
-from rezero_ray.config.infra import RayInfraConfig
+from infra.ray.table import RayInfraConfig
 from rezero_ray.config.problems import Problem, shown
 from rezero_ray.config.schema import Config
 

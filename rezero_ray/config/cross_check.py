@@ -276,6 +276,10 @@ def _tracking(config: Config) -> Iterator[Problem]:
             )
 
 
+def _infra(config: Config) -> Iterator[Problem]:
+    yield from config.infra.problems(config)
+
+
 def _gpu_list(gpus: Sequence[int]) -> str:
     return ("GPU " if len(gpus) == 1 else "GPUs ") + ", ".join(map(str, gpus))
 
@@ -292,4 +296,5 @@ _CHECKS: tuple[Callable[[Config], Iterator[Problem]], ...] = (
     _target_modules,
     _environments,
     _tracking,
+    _infra,
 )

@@ -15,7 +15,7 @@ from typing import Any
 from rezero_ray.config.layers import TAGGED_TABLES, Layer, merge
 from rezero_ray.config.problems import KeyPath, Origin, Problem, dotted
 
-COMMAND_FLAGS = ("--dry-run", "--resume", "--help")  # without a value; no keys of the config
+COMMAND_FLAGS = ("--dry-run", "--resume", "--force-new", "--help")  # without a value; no keys of the config
 
 _INDEX_DIGITS = 6  # a longer number is no index of anything that a file could hold
 

@@ -1,39 +1,50 @@
-"""`[infra]`: where the Ray cluster comes from. A backend has a table here and a folder in `infra/`."""
+"""`[infra]`: where the Ray cluster comes from. Backends are found, not listed: every folder of `infra/` with a
+`table.py` is one, and the folder's name is its `kind`."""
 
+import importlib
+import importlib.util
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Union
 
-from pydantic import Discriminator, Field, PositiveInt, Tag
+from pydantic import Discriminator, Tag
 
-from rezero_ray.config.table import PositiveFloat, Table
+from rezero_ray.config.infra_table import InfraTable
+
+DEFAULT_KIND = "local"
 
 
-class LocalInfraConfig(Table):
-    """Ray is started on this machine, and ends with the run."""
+def backends() -> tuple[str, ...]:
+    """The kinds there are, the default one first."""
+    found = importlib.util.find_spec("infra")
+    folders = found.submodule_search_locations if found else None
+    kinds = {table.parent.name for folder in folders or () for table in Path(folder).glob("*/table.py")}
+    return (DEFAULT_KIND, *sorted(kinds - {DEFAULT_KIND}))
 
-    kind: Literal["local"] = Field(default="local", description="Where Ray comes from.")
-    num_cpus: PositiveInt | None = Field(default=None, description="CPUs Ray may use; all when unset.")
-    object_store_gib: PositiveFloat | None = Field(
-        default=None, description="Ray object store in GiB; sized to fit shared memory when unset."
+
+def _table(kind: str) -> type[InfraTable]:
+    module = importlib.import_module(f"infra.{kind}.table")
+    (table,) = (
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, InfraTable) and value.__module__ == module.__name__
     )
-    dashboard: bool = Field(default=True, description="Serve the Ray dashboard on the loopback interface.")
-
-
-class RayInfraConfig(Table):
-    """A Ray cluster that runs already; model and output_dir lie under the same paths on all of its nodes."""
-
-    kind: Literal["ray"] = Field(default="ray", description="Where Ray comes from.")
-    address: str | None = Field(
-        default=None,
-        pattern=r"^[^:/\s]+:[0-9]+$",
-        description="`host:port` of its head; RAY_ADDRESS, else the cluster of this machine, when unset.",
-    )
+    return table
 
 
 def _kind(value: Any) -> Any:
-    return value.get("kind", "local") if isinstance(value, Mapping) else getattr(value, "kind", None)
+    return value.get("kind", DEFAULT_KIND) if isinstance(value, Mapping) else getattr(value, "kind", None)
 
 
-InfraConfig = Annotated[
-    Annotated[LocalInfraConfig, Tag("local")] | Annotated[RayInfraConfig, Tag("ray")], Discriminator(_kind)
-]
+def default_infra() -> InfraTable:
+    """The default backend's table with its defaults."""
+    return _TABLES[DEFAULT_KIND].model_validate({})
+
+
+_TABLES = {kind: _table(kind) for kind in backends()}
+
+if TYPE_CHECKING:
+    InfraConfig = InfraTable
+else:
+    _members = tuple(Annotated[table, Tag(kind)] for kind, table in _TABLES.items())
+    InfraConfig = Annotated[Union[_members], Discriminator(_kind)]  # noqa: UP007 - made at run time

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, PositiveInt
 
 from rezero_ray.config.environment import EnvConfig
 from rezero_ray.config.evaluation import EvalConfig
-from rezero_ray.config.infra import InfraConfig, LocalInfraConfig
+from rezero_ray.config.infra import InfraConfig, default_infra
 from rezero_ray.config.table import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, Table
 from rezero_ray.losses.options import ImportanceSamplingOptions, LossOptions
 
@@ -297,4 +297,4 @@ class Config(Table):
     trust: TrustConfig = Field(default_factory=TrustConfig, description="Engine and learner must agree.")
     limits: LimitsConfig = Field(default_factory=LimitsConfig, description="Bounds of every wait.")
     faults: FaultsConfig = Field(default_factory=FaultsConfig, description="What is tried again.")
-    infra: InfraConfig = Field(default_factory=LocalInfraConfig, description="Where Ray comes from.")
+    infra: InfraConfig = Field(default_factory=default_infra, description="Where Ray comes from.")

@@ -59,7 +59,8 @@ def preflight(
 
     `for_run=False` is a dry run, perhaps on a laptop for a machine that is yet to be rented: what is merely
     not here (a model of the hub, an environment of the hub, memory, GPUs under `device = "auto"`) is a note
-    then, and neither are environments built nor is the backend asked.
+    then, and neither are environments built nor is the backend asked. Of a run that a launcher takes elsewhere, model
+    and output_dir are there, and so is the machine.
     """
     found, problems = survey(config, resume=resume, for_run=for_run, machine=machine, backend=backend)
     if problems:
@@ -80,8 +81,10 @@ def survey(
 
     With an `effort` environments are built, and tried with answers, although something else is wrong already.
     """
-    machine = machine or this_machine()
-    facts, found = examine_model(config, must_be_here=for_run)
+    remote = config.infra.elsewhere()
+    rented = config.infra.machine() if remote else None
+    machine = machine or (Machine(*rented) if rented else this_machine())
+    facts, found = examine_model(config, must_be_here=for_run and not remote)
     device = machine.device(config)
     elsewhere = not for_run and config.device == "auto" and not _model_is_here(facts)
     if elsewhere and device == "cpu":
@@ -90,8 +93,9 @@ def survey(
     sources = examine_sources(config, must_be_here=for_run)
     found += sources
     found += examine_parser(config)
-    found += examine_output(config, facts, resume=resume)
-    found += examine_tracking(config)
+    if not remote:
+        found += examine_output(config, facts, resume=resume)
+        found += examine_tracking(config)
     found += _resources(config, facts, machine, device, lenient=elsewhere)
     if for_run and backend is not None:
         found += Findings(backend(config))

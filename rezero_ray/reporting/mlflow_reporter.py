@@ -20,7 +20,7 @@ class MlflowReporter:
         settings, old = config.mlflow, config.wandb
         self._client = mlflow.MlflowClient(tracking_uri=tracking_uri(config, output_dir))
         self._samples = settings.rollouts_per_step
-        if run_id is None:
+        if run_id is None or not self._knows(run_id):
             name = settings.experiment or (old.project if old else None) or "rezero_ray"
             found = self._client.get_experiment_by_name(name)
             experiment = found.experiment_id if found else self._client.create_experiment(name)
@@ -32,6 +32,18 @@ class MlflowReporter:
         else:
             self._client.update_run(run_id, status="RUNNING")
         self.run_id: str = run_id
+
+    def _knows(self, run_id: str) -> bool:
+        """False where the store was left behind, or lost its end with the machine."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return False
+        return True
 
     def step(self, row: Mapping[str, Any], groups: Sequence[Group]) -> None:
         """Metrics of a step, and the first rollouts of it as a text artifact."""

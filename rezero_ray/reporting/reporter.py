@@ -52,9 +52,9 @@ class Reporter:
     def say(self, line: str) -> None:
         self._console.say(line)
 
-    def cluster(self, dashboard: str | None, logs: str) -> None:
+    def cluster(self, dashboard: str | None, logs: str, token_command: str) -> None:
         if dashboard:
-            self.say(f"Ray dashboard: {dashboard} (token: `ray get-auth-token`)")
+            self.say(f"Ray dashboard: {dashboard} (token: `{token_command}`)")
         self.say(f"logs of the actors: {logs}")
         self._console.begin("loading the model")
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from infra.ray.bootstrap import start
+from infra.ray.table import RayInfraConfig
 from rezero_ray.config import ConfigError
-from rezero_ray.config.infra import RayInfraConfig
 from rezero_ray.config.loading import load_config
 from rezero_ray.errors import RunError
 from tests.record_builders import make_config

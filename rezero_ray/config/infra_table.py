@@ -1,0 +1,46 @@
+"""What the `[infra]` table of every backend has besides its keys."""
+
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from rezero_ray.config.problems import Problem
+from rezero_ray.config.table import Table
+
+if TYPE_CHECKING:
+    from rezero_ray.config.schema import Config
+
+
+LAUNCHED = "REZERO_LAUNCHED"
+"""Set where a launcher has started the command: it is not launched once more."""
+
+
+class RentedMachine(NamedTuple):
+    """What a launcher gets; `gpu_gib` has one entry for each GPU."""
+
+    gpu_gib: tuple[float | None, ...]
+    cpus: int
+    memory_gib: float
+    shm_gib: float
+
+
+class InfraTable(Table):
+    """A backend's table is the one subclass of this in its `infra/<kind>/table.py`."""
+
+    kind: str
+
+    def launches(self) -> bool:
+        """Whether the command runs elsewhere: `infra/<kind>/launcher.py` gets the machine and starts it there."""
+        return False
+
+    def elsewhere(self) -> bool:
+        """Whether that is still to be done: this process is not yet where the command belongs."""
+        return self.launches() and LAUNCHED not in os.environ
+
+    def machine(self) -> RentedMachine | None:
+        """What `launches` gets, for the preflight; None where that is not known."""
+        return None
+
+    def problems(self, config: "Config") -> Iterator[Problem]:
+        """What the backend cannot do of this config. Pure: only the config is looked at."""
+        yield from ()

@@ -1,0 +1,153 @@
+"""Claims about the container's side: a real training in Modal's real container entry point, which is preempted in the
+middle and called again. Modal's control plane is a fake; the engines are not."""
+
+import json
+import re
+import signal
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from infra.modal.container import newest_step
+from infra.modal.launcher import ModalRun, runs
+from infra.modal.records import RunRecord
+from rezero_ray.models.tiny import make_tiny_llama
+from tests.infra.modal.container_run import launch_small, wait_until
+from tests.infra.modal.fake_control_plane import FakeControlPlane
+from tests.record_builders import SMOLLM2
+from tests.run.train_process import read_lines
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+
+STEPS = 4
+"""A step takes a second: the second or third is under way when the container is taken."""
+
+
+@dataclass
+class PreemptedRun:
+    """What was seen of a run whose first container was taken away after step 1."""
+
+    output: Path
+    run: ModalRun
+    result: int
+    logs: str
+    commits: list[tuple[str, int]]  # Volume, newest complete step in it
+    at_preemption: RunRecord
+    steps_at_preemption: int
+    answered_at_preemption: bool
+    token: str
+    statuses: dict[str, int]  # of the dashboard's APIs
+
+
+@pytest.fixture(scope="module")
+def preempted(
+    session_plane: FakeControlPlane, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[PreemptedRun]:
+    plane, folder = session_plane, tmp_path_factory.mktemp("container")
+    plane.forget()
+    output = folder / "checkpoints" / "run"
+    plane.on_commit = lambda volume: newest_step(output)
+    model = make_tiny_llama(folder / "model", tokenizer_from=SMOLLM2)
+    run = launch_small(folder, model, max_steps=str(STEPS))
+    call_id = run.record.call_id
+    call = plane.calls[call_id]
+
+    first = plane.container(call_id, folder)
+    try:
+        wait_until(lambda: any("Ray dashboard:" in line for line in call.logs), lambda: "".join(call.logs))
+        token = runs()[0].record.ray_token
+        statuses = asked(plane.tunnels[0], token)
+        wait_until(lambda: ("re-zero-checkpoints", 1) in plane.commits, lambda: "".join(call.logs))
+        first.send_signal(signal.SIGINT)  # as Modal takes the machine
+        first.wait(120)
+    finally:
+        first.kill()
+    left = runs()[0].record, newest_step(output), call.output is not None
+
+    second = plane.container(call_id, folder)
+    try:
+        second.wait(600)
+    finally:
+        second.kill()
+    yield PreemptedRun(
+        output, runs()[0], run.result(), "".join(call.logs), plane.commits, *left, token, statuses
+    )
+
+
+def asked(port: int, token: str) -> dict[str, int]:
+    """The HTTP status of the dashboard's APIs at the end of the tunnel, without and with the run's token."""
+    statuses = {}
+    for path in ("/api/v0/actors", "/api/jobs/"):
+        for who, headers in (("nobody", {}), ("owner", {"Authorization": f"Bearer {token}"})):
+            request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers=headers)
+            try:
+                with urllib.request.urlopen(request, timeout=30) as answer:
+                    statuses[f"{who} {path}"] = answer.status
+            except urllib.error.HTTPError as error:
+                statuses[f"{who} {path}"] = error.code
+    return statuses
+
+
+def test_the_preempted_container_leaves_a_checkpoint_and_no_answer(preempted: PreemptedRun) -> None:
+    assert 1 <= preempted.steps_at_preemption < STEPS, preempted.logs
+    assert preempted.at_preemption.status == "preempted"
+    assert preempted.at_preemption.step == preempted.steps_at_preemption
+    assert not preempted.answered_at_preemption, "Modal calls again only where there is no result"
+
+
+def test_the_next_container_resumes_and_ends_the_run(preempted: PreemptedRun) -> None:
+    assert preempted.result == 0, preempted.logs
+    assert f"resumed after step {preempted.steps_at_preemption}" in preempted.logs
+    assert [row["step"] for row in read_lines(preempted.output / "metrics.jsonl")] == list(
+        range(1, STEPS + 1)
+    )
+    assert preempted.run.record.status == "done"
+    assert preempted.run.record.starts == [0, preempted.steps_at_preemption]
+    assert json.loads((preempted.output / "run.json").read_text("utf-8"))["status"] == "done"
+
+
+def test_every_checkpoint_is_committed_when_it_is_complete_and_after_the_store_that_it_names(
+    preempted: PreemptedRun,
+) -> None:
+    committed = [step for volume, step in preempted.commits if volume == "re-zero-checkpoints"]
+    assert set(range(1, STEPS + 1)) <= set(committed)
+    assert committed == sorted(committed)
+    for (volume, step), (before, earlier) in zip(preempted.commits[1:], preempted.commits, strict=False):
+        if volume == "re-zero-checkpoints" and step > earlier:
+            assert before == "re-zero-mlflow"
+
+
+def test_the_dashboard_and_the_jobs_api_answer_401_without_the_token(preempted: PreemptedRun) -> None:
+    assert preempted.statuses == {
+        "nobody /api/v0/actors": 401,
+        "owner /api/v0/actors": 200,
+        "nobody /api/jobs/": 401,
+        "owner /api/jobs/": 200,
+    }
+
+
+def test_the_token_stands_in_no_log_and_no_file_of_the_run(preempted: PreemptedRun) -> None:
+    assert len(preempted.token) >= 32
+    assert preempted.token not in preempted.logs
+    assert "Ray dashboard: https://ta-1.modal.test" in preempted.logs
+    for file in preempted.output.rglob("*"):
+        assert file.is_dir() or preempted.token.encode() not in file.read_bytes(), file
+
+
+def test_the_mlflow_volume_has_the_runs_metrics_and_adapter(preempted: PreemptedRun) -> None:
+    import mlflow
+
+    store = preempted.output.parents[1] / "mlflow" / preempted.run.name
+    client = mlflow.MlflowClient(f"sqlite:///{store / 'mlflow.db'}")
+    run_id = json.loads((preempted.output / "run.json").read_text("utf-8"))["mlflow_run_id"]
+    assert len(client.get_metric_history(run_id, "reward/mean")) == STEPS
+    assert list(store.glob("mlruns/**/adapter_model.safetensors"))
+
+
+def test_the_console_lines_are_in_the_logs(preempted: PreemptedRun) -> None:
+    for step in range(1, STEPS + 1):
+        assert re.search(rf"Orchestrator Step {step}: Reward=-?\d", preempted.logs)
