@@ -4,7 +4,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from environments.sandbox.paths import DEVICES, SINK, SandboxError
+from environments.sandbox.paths import DEVICES, SINK
+from environments.sandbox.records import SandboxError
 
 
 def bubblewrap_command(

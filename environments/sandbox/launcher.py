@@ -21,7 +21,7 @@ from typing import Any
 from environments.sandbox import landlock, namespaces
 from environments.sandbox.process_tree import descendants, kill_descendants, resident_kib, tasks_of_user
 
-SET_CHILD_SUBREAPER, DROP_FROM_BOUNDING_SET = 36, 24
+SET_CHILD_SUBREAPER, DROP_FROM_BOUNDING_SET, MOST_CAPABILITIES = 36, 24, 64
 
 FIRST_LOOK_SECONDS = 0.02
 LAST_LOOK_SECONDS = 0.1
@@ -81,6 +81,8 @@ def _start(request: dict[str, Any], libc: ctypes.CDLL, failed: int) -> None:
         _limit_processes(request)
         if request["tier"] != "bubblewrap" and landlock.abi():
             landlock.restrict(request["readable"], request["writable"])
+        if request["tier"] == "plain" and request["stand_in"] is not None:
+            _become_stand_in(request, libc)
         os.execve(request["command"][0], request["command"], request["environment"])
     except BaseException as error:
         os.write(failed, f"{type(error).__name__}: {error}".encode())
@@ -90,19 +92,23 @@ def _start(request: dict[str, Any], libc: ctypes.CDLL, failed: int) -> None:
 def _limit_processes(request: dict[str, Any]) -> None:
     """A bound that the kernel holds, however fast a program forks; the exact count is watched.
 
-    The kernel counts by real user, and never root's. So root's program has a user id that nothing else has,
-    in the plain tier as the real one alone: the effective one still opens what only root may.
+    The kernel counts by real user, and never root's. So root's program has a user id that nothing else has.
     """
     most: int = request["limits"]["processes"] + OWN_PROCESSES[request["tier"]] + SPARE_PROCESSES
     if request["tier"] != "namespaces" and request["stand_in"] is None:
         most += tasks_of_user(os.getuid())
     _limit(resource.RLIMIT_NPROC, most)
-    if request["tier"] == "plain" and request["stand_in"] is not None:
-        libc = ctypes.CDLL(None, use_errno=True)
-        for capability in range(int(Path("/proc/sys/kernel/cap_last_cap").read_text()) + 1):
-            libc.prctl(DROP_FROM_BOUNDING_SET, capability, 0, 0, 0)
-        os.setresuid(request["stand_in"], 0, 0)
-        libc.prctl(namespaces.SET_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
+
+
+def _become_stand_in(request: dict[str, Any], libc: ctypes.CDLL) -> None:
+    """Root's program is another user's from here on; the real one alone where only root can open what it needs."""
+    for capability in range(MOST_CAPABILITIES):
+        libc.prctl(DROP_FROM_BOUNDING_SET, capability, 0, 0, 0)
+    user = request["effective_user"]
+    os.setgroups([])
+    os.setresgid(user, user, user)
+    os.setresuid(request["stand_in"], user, user)
+    libc.prctl(namespaces.SET_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
 
 
 def _limit(kind: int, most: int, slack: int = 0) -> None:

@@ -1,4 +1,4 @@
-"""What a sandboxed program may read, and the error of a sandbox that fails."""
+"""What a sandboxed program may read."""
 
 import functools
 import sys
@@ -7,10 +7,6 @@ from pathlib import Path
 SYSTEM_PATHS = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/alternatives")
 DEVICES = ("/dev/zero", "/dev/urandom")
 SINK = "/dev/null"
-
-
-class SandboxError(RuntimeError):
-    """The sandbox itself failed; nothing is known about the program. Never a matter of reward."""
 
 
 @functools.cache
@@ -22,3 +18,11 @@ def _library_paths() -> list[str]:
 def readable_paths() -> list[str]:
     """What every program may read: the system's programs and libraries, and this Python with its packages."""
     return [*SYSTEM_PATHS, *_library_paths(), *DEVICES]
+
+
+def anybody_may_run(program: str) -> bool:
+    """Whether a user without privileges can reach a program and start it."""
+    return all(
+        path.exists() and all(step.stat().st_mode & 0o001 for step in (path, *path.parents))
+        for path in (Path(program), Path(program).resolve())
+    )

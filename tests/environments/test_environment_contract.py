@@ -40,7 +40,8 @@ def environment_of(module: ModuleType, request: pytest.FixtureRequest) -> vf.Env
 def value_of(component: Callable[..., Any], completion: object, info: object) -> float:
     """What a component gives when called bare: verifiers would turn an exception into 0.0."""
     arguments = {"completion": completion, "info": info}
-    value = component(**{name: arguments[name] for name in inspect.signature(component).parameters})
+    asked = inspect.signature(component).parameters
+    value = component(**{name: value for name, value in arguments.items() if name in asked})
     return asyncio.run(value) if inspect.iscoroutine(value) else value
 
 

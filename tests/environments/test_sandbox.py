@@ -7,24 +7,21 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from secrets import token_hex
 
 import pytest
 
 from environments.sandbox import landlock
+from environments.sandbox.local_tiers import FIRST_STAND_IN, tiers, why_not
+from environments.sandbox.paths import anybody_may_run
 from environments.sandbox.process_tree import marked
-from environments.sandbox.sandbox import (
-    MARKER,
-    Limits,
-    Outcome,
-    Sandbox,
-    SandboxError,
-    Tier,
-    isolation,
-    tiers,
-    why_not,
-)
+from environments.sandbox.records import Limits, Outcome, SandboxError, Tier
+from environments.sandbox.sandbox import Sandbox, isolation
 
 LIMITS = Limits(wall_seconds=10, cpu_seconds=3, memory_mib=256, processes=8, file_mib=2, output_kib=4)
+
+OWN = {"REZERO_TEST": token_hex(8)}
+"""Tells the programs of these tests from those of others on this machine."""
 
 TIERS: tuple[Tier, ...] = ("bubblewrap", "namespaces", "plain")
 
@@ -37,16 +34,15 @@ def sandbox(request: pytest.FixtureRequest) -> Sandbox:
 
 
 def run(sandbox: Sandbox, program: str, limits: Limits = LIMITS, *arguments: str) -> Outcome:
-    """Runs a Python program; fails the test if any process of a sandbox is alive afterwards."""
-    outcome = sandbox.run(
-        {"program.py": program}, [sys.executable, "-I", "program.py", *arguments], limits=limits
-    )
+    """Runs a Python program; fails the test if any of its processes is alive afterwards."""
+    command = [sys.executable, "-I", "program.py", *arguments]
+    outcome = sandbox.run({"program.py": program}, command, limits=limits, environment=OWN)
     assert not left_running()
     return outcome
 
 
 def left_running() -> list[int]:
-    return marked(f"{MARKER}=")
+    return marked("".join(f"{name}={value}" for name, value in OWN.items()))
 
 
 def skip_if_lost(sandbox: Sandbox, what: str) -> None:
@@ -211,11 +207,11 @@ def test_a_program_does_not_outlive_the_process_that_asked_for_it(sandbox: Sandb
     asker = f"""
 import sys
 from environments.sandbox.sandbox import Sandbox
-Sandbox({sandbox.tier!r}).run({{}}, ['/bin/sleep', '60'])
+Sandbox({sandbox.tier!r}).run({{}}, ['/bin/sleep', '60'], environment={OWN!r})
 """
-    own = {"TMPDIR": str(tmp_path)}
+    folder = {"TMPDIR": str(tmp_path)}
     command, root = [sys.executable, "-c", asker], Path(__file__).parents[2]
-    with subprocess.Popen(command, cwd=root, env={**os.environ, **own}) as process:
+    with subprocess.Popen(command, cwd=root, env={**os.environ, **folder}) as process:
         wait_until(lambda: bool(left_running()))
         process.kill()
     wait_until(lambda: not left_running())
@@ -240,6 +236,22 @@ def test_a_file_name_that_leads_outside_is_refused(name: str) -> None:
 def test_what_cannot_be_started_is_a_fault_of_the_sandbox_and_no_outcome(tier: Tier) -> None:
     with pytest.raises(SandboxError, match="FileNotFoundError"):
         Sandbox(tier).run({}, ["/no/such/program"])
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
+def test_a_program_of_roots_is_nobodys_where_anybody_may_start_it() -> None:
+    assert int(Sandbox("plain").run({}, ["/usr/bin/id", "-u"]).stdout) >= FIRST_STAND_IN
+    assert int(Sandbox("plain").run({}, ["/usr/bin/id", "-g"]).stdout) >= FIRST_STAND_IN
+
+
+def test_what_only_root_can_reach_is_not_for_anybody(tmp_path: Path) -> None:
+    program = tmp_path / "program"
+    program.touch(0o755)
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o711)
+    assert anybody_may_run(str(program))
+    tmp_path.chmod(0o700)
+    assert not anybody_may_run(str(program))
 
 
 def test_many_runs_go_on_at_once_and_the_event_loop_with_them() -> None:

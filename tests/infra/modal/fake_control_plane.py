@@ -22,6 +22,7 @@ from grpclib.server import Server, Stream
 from modal_proto import api_grpc, api_pb2
 
 from tests.infra.modal.fake_rpcs import ClientRpcs, ContainerRpcs
+from tests.infra.modal.fake_sandboxes import CommandRouter, FakeSandbox, SandboxRpcs
 
 ROOT = Path(__file__).parents[3]
 HEARING_SIGINT = ("env", "--default-signal=INT")
@@ -60,6 +61,7 @@ class FakeControlPlane:
         self.commits: list[tuple[str, Any]] = []
         self.on_commit: Callable[[str], Any] = lambda volume: None
         self.tunnels: list[int] = []
+        self.sandboxes: dict[str, FakeSandbox] = {}  # by the id of their task
         self.asked: Counter[str] = Counter()
         self.refused = ""  # an RPC that answers RESOURCE_EXHAUSTED
         self.serving = ""  # the call whose container runs
@@ -71,7 +73,7 @@ class FakeControlPlane:
 
     def _serve(self) -> None:
         async def begin() -> None:
-            server = Server([Service(self)])
+            server = Server([Service(self), CommandRouter(self)])
             await server.start("127.0.0.1", 0)
             port = server._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
             self.url = f"http://127.0.0.1:{port}"
@@ -90,6 +92,7 @@ class FakeControlPlane:
         self.mounts.clear()
         self.commits.clear()
         self.tunnels.clear()
+        self.sandboxes.clear()
         self.asked.clear()
         self.on_commit = lambda volume: None
         self.refused = ""
@@ -168,7 +171,7 @@ class FakeControlPlane:
         )
 
 
-class Service(ClientRpcs, ContainerRpcs, api_grpc.ModalClientBase):
+class Service(ClientRpcs, ContainerRpcs, SandboxRpcs, api_grpc.ModalClientBase):
     """The RPCs. A handler takes the request and returns the answer, or several for a stream."""
 
     def __init__(self, plane: FakeControlPlane) -> None:
