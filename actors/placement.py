@@ -48,12 +48,12 @@ def _cpu_seating(config: Config, workers: int, cpus: float) -> Seating:
     replicas, ranks = config.inference.parallel.dp, len(config.trainer_gpu_ids)
     count = replicas + ranks + workers
     share = math.floor(100 * cpus / count) / 100
-    engine_threads = {"OMP_NUM_THREADS": str(max(1, int(cpus) // replicas))}
-    rank_threads = {"OMP_NUM_THREADS": str(max(1, int(cpus) // max(1, ranks)))}
+    engine_threads = _threads(int(cpus) // replicas)
+    rank_threads = _threads(int(cpus) // max(1, ranks))
     seats = [
         Seat(bundle=index, cpus=share, gpus=0, environment=environment)
         for index, environment in enumerate(
-            [engine_threads] * replicas + [rank_threads] * ranks + [{"OMP_NUM_THREADS": "1"}] * workers
+            [engine_threads] * replicas + [rank_threads] * ranks + [_threads(1)] * workers
         )
     ]
     return Seating(
@@ -62,6 +62,12 @@ def _cpu_seating(config: Config, workers: int, cpus: float) -> Seating:
         ranks=seats[replicas : replicas + ranks],
         workers=seats[replicas + ranks :],
     )
+
+
+def _threads(count: int) -> dict[str, str]:
+    """OpenMP's threads of one process. They hardly spin while they wait (GNU's library does so for 300,000 rounds):
+    the cores are shared with the run's other processes, and whatever else the machine does."""
+    return {"OMP_NUM_THREADS": str(max(1, count)), "GOMP_SPINCOUNT": "2000"}
 
 
 def _gpu_seating(config: Config, workers: int) -> Seating:

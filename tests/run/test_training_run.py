@@ -250,7 +250,7 @@ def test_the_defender_is_the_base_model_without_the_adapter(finished_run: Observ
         row for row in rollouts_of(finished_run) if row["policy_version"] > 0 and row["text"][1]["content"]
     ]
     assert len(learned) >= 8
-    assert_base_model_defended(finished_run.output, learned, BASE_DEFENDS)
+    assert_base_model_defended(finished_run.output, learned[::2], BASE_DEFENDS)
 
 
 @pytest.mark.parametrize("run", ["finished_run", "resumed_run"])
