@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 
 from rezero_ray.codec import decode, encode
+from rezero_ray.config import ConfigError, Origin, Problem
 from rezero_ray.records import Adapter, Bytes, Group
 from rezero_ray.schedule import ScheduleState
 
@@ -85,6 +86,22 @@ def load_before(output_dir: Path, end: int) -> tuple[Checkpoint | None, list[str
             return _read(directory), passed_over
         passed_over.append(f"{directory.name}: {problem}")
     return None, passed_over
+
+
+def load_wanted(output_dir: Path, step: int | None) -> Checkpoint:
+    """The checkpoint of `step`, or the newest whole one.
+
+    Raises:
+        ConfigError: it is not there, or not whole.
+    """
+    found, passed_over = load_newest(output_dir) if step is None else load_before(output_dir, step + 1)
+    if found is None or step not in (None, found.run.step):
+        what = "it has no complete checkpoint" + ("" if step is None else f" of step {step}")
+        what += "".join(f"; passed over: {line}" for line in passed_over)
+        steps = ", ".join(str(each) for each in reversed(_steps(output_dir)))
+        remedy = f"it has checkpoints of the steps {steps}" if steps else "wait for its first checkpoint"
+        raise ConfigError([Problem("", what, remedy, origin=Origin(str(output_dir)))])
+    return found
 
 
 def _read(directory: Path) -> Checkpoint:

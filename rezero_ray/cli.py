@@ -1,6 +1,7 @@
 """`rezero VERB ...`: the trainer and its companions. A verb that does not exist yet is not listed."""
 
 import argparse
+import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,11 +17,16 @@ VERBS = {
     "plan": "print what a run would be: bundles, tokens, adapter, memory",
     "show": "print the rollouts of a step for a reader",
     "eval": "score a model, or a run's adapter beside its base, on held-out tasks",
+    "serve": "serve a model, or runs' adapters beside their base model, by the OpenAI API",
+    "export": "write a run's adapter, or base and adapter merged, for other programs",
     "replay": "recompute a recorded step from its rollouts and the checkpoint before it, and compare",
     "runs": "list the runs that were launched elsewhere (Modal), or show one",
     "logs": "follow what a launched run prints",
     "stop": "ask a launched run to save a checkpoint and end",
 }
+
+OF_A_RUN = {"show": "show", "eval": "evaluate", "serve": "serve", "export": "export", "replay": "replay"}
+"""Verbs that are about a run that is there, and the module of each."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         verb, rest = arguments[0], arguments[1:]
         if verb == "train":
             return train.main(rest, prog="rezero train")
-        if verb in ("show", "eval", "replay"):
+        if verb in OF_A_RUN:
             return train.answered(lambda: _of_a_run(verb, rest))
         if verb == "check":
             return train.answered(lambda: check.main(rest, examine))
@@ -48,17 +54,7 @@ def _look(verb: str, own: Sequence[str], overrides: Sequence[str]) -> int:
 
 
 def _of_a_run(verb: str, arguments: Sequence[str]) -> int:
-    if verb == "show":
-        from rezero_ray import show
-
-        return show.main(arguments)
-    if verb == "eval":
-        from rezero_ray import evaluate
-
-        return evaluate.main(arguments)
-    from rezero_ray import replay
-
-    return replay.main(arguments)
+    return int(importlib.import_module(f"rezero_ray.{OF_A_RUN[verb]}").main(arguments))
 
 
 def _launched(verb: str, arguments: Sequence[str]) -> int:

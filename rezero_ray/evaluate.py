@@ -8,8 +8,8 @@ from pathlib import Path
 
 import msgspec
 
-from rezero_ray.checkpoint import Checkpoint, load_before, load_newest
-from rezero_ray.config import Config, ConfigError, Origin, Problem, Request, read_request
+from rezero_ray.checkpoint import Checkpoint, load_wanted
+from rezero_ray.config import Config, Request, read_request
 from rezero_ray.config.environment import EnvConfig
 from rezero_ray.config.evaluation import EvalConfig
 from rezero_ray.config.flags import split_arguments
@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
             ]
             request = read_request(options.config, [*named, *elsewhere, *overrides])
         config = _narrowed(request, options)
-        found = _checkpoint(run, options.step) if run is not None else None
+        found = load_wanted(run.path, options.step) if run is not None else None
         with request.locating():
             facts = preflight(config)
         for note in facts.notes:
@@ -76,16 +76,6 @@ def _narrowed(request: Request, options: argparse.Namespace) -> Config:
     settings = settings.model_copy(update={key: value for key, value in changes.items() if value is not None})
     orchestrator = config.orchestrator.model_copy(update={"env": envs, "eval": settings})
     return config.model_copy(update={"orchestrator": orchestrator, "trainer_gpu_ids": []})
-
-
-def _checkpoint(run: RecordedRun, step: int | None) -> Checkpoint:
-    found, passed_over = load_newest(run.path) if step is None else load_before(run.path, step + 1)
-    if found is None or step not in (None, found.run.step):
-        what = "it has no complete checkpoint" + ("" if step is None else f" of step {step}")
-        what += "".join(f"; passed over: {line}" for line in passed_over)
-        remedy = "name a step of its checkpoints/, or a model"
-        raise ConfigError([Problem("", what, remedy, origin=Origin(str(run.path)))])
-    return found
 
 
 def _evaluate(

@@ -10,7 +10,7 @@ from rezero_ray.config.schema import Config
 
 _NOT_SCIENCE = {
     *("output_dir", "max_steps", "device", "inference_gpu_ids", "trainer_gpu_ids"),
-    *("wandb", "mlflow", "ckpt", "limits", "infra", "trust"),
+    *("wandb", "mlflow", "ckpt", "limits", "infra", "trust", "serve"),
 }
 
 
@@ -26,7 +26,7 @@ def config_id(config: Config) -> str:
     reports (output_dir, wandb, mlflow, ckpt); how long it goes on (max_steps, which stays in where a schedule
     decays towards it); where it runs and how its work is split (device, GPU ids, infra, the engine's
     parallelism and memory, trainer.zero, micro_batch_tokens, env_workers); what only watches it (limits,
-    trust, orchestrator.eval).
+    trust, orchestrator.eval) or comes after it (serve).
     """
     science: dict[str, Any] = config.model_dump(mode="json", exclude=_NOT_SCIENCE)
     if config.trainer.optim.schedule != "constant":

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, PositiveInt
 from rezero_ray.config.environment import EnvConfig
 from rezero_ray.config.evaluation import EvalConfig
 from rezero_ray.config.infra import InfraConfig, default_infra
+from rezero_ray.config.serving import ServeConfig
 from rezero_ray.config.table import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, Table
 from rezero_ray.losses.options import ImportanceSamplingOptions, LossOptions
 
@@ -298,3 +299,4 @@ class Config(Table):
     limits: LimitsConfig = Field(default_factory=LimitsConfig, description="Bounds of every wait.")
     faults: FaultsConfig = Field(default_factory=FaultsConfig, description="What is tried again.")
     infra: InfraConfig = Field(default_factory=default_infra, description="Where Ray comes from.")
+    serve: ServeConfig = Field(default_factory=ServeConfig, description="Of `rezero serve`.")
