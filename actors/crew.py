@@ -11,7 +11,7 @@ from actors.engine_group import EngineGroup
 from actors.environment_group import EnvironmentGroup
 from actors.environment_worker import EnvironmentWorker
 from actors.learner_rank import LearnerGroup, LearnerRank
-from actors.placement import Seating, await_seats, reserve, seat, seating
+from actors.placement import Seating, await_seats, nodes_of_cluster, reserve, seat, seating
 from actors.rollout_engine import RolloutEngine
 from rezero_ray.config.schema import Config
 from rezero_ray.errors import RunError
@@ -37,9 +37,9 @@ class Scorers:
 
 
 @contextmanager
-def start_crew(config: Config, device: str, *, cpus: float) -> Iterator[Crew]:
+def start_crew(config: Config, device: str) -> Iterator[Crew]:
     """Reserve the bundles, start engines, ranks and workers side by side; end them with the context."""
-    plan = seating(config, device, cpus=cpus)
+    plan = seating(config, device, nodes_of_cluster())
     with _reserved(plan, config) as group:
 
         def make_ranks() -> list[Any]:
@@ -58,9 +58,9 @@ def start_crew(config: Config, device: str, *, cpus: float) -> Iterator[Crew]:
 
 
 @contextmanager
-def start_scorers(config: Config, device: str, *, cpus: float) -> Iterator[Scorers]:
+def start_scorers(config: Config, device: str) -> Iterator[Scorers]:
     """The same without a learner."""
-    plan = seating(config.model_copy(update={"trainer_gpu_ids": []}), device, cpus=cpus)
+    plan = seating(config.model_copy(update={"trainer_gpu_ids": []}), device, nodes_of_cluster())
     with (
         _reserved(plan, config) as group,
         _scorers(config, device, plan, group) as (scorers, starting),

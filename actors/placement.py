@@ -1,11 +1,11 @@
 """One placement group for the whole run: a bundle for each inference replica, learner rank and environment worker.
 
-On the CPU the same bundles are shares of the machine's CPUs, so that 1 + 3 runs anywhere. A GPU that is named for
-inference and for training is one bundle, shared by halves.
+On the CPU the same bundles are shares of the nodes' CPUs, so that 1 + 3 runs anywhere. A GPU that is named for
+inference and for training is one bundle, shared by halves. `[infra]` may ask for labels of the nodes.
 """
 
-import math
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -18,6 +18,13 @@ from rezero_ray.config.schema import Config
 from rezero_ray.errors import RunError
 
 
+class Node(msgspec.Struct, frozen=True):
+    """A node of the cluster, with all that it has, taken or not."""
+
+    resources: dict[str, float]
+    labels: dict[str, str] = {}
+
+
 class Seat(msgspec.Struct, frozen=True):
     """Where one actor goes: its bundle and its part of it."""
 
@@ -28,28 +35,38 @@ class Seat(msgspec.Struct, frozen=True):
 
 
 class Seating(msgspec.Struct, frozen=True):
-    """The bundles of the placement group and who sits in which."""
+    """The bundles of the placement group, the labels that their nodes must have, and who sits in which."""
 
     bundles: list[dict[str, float]]
+    labels: list[dict[str, str]]
     engines: list[Seat]
     ranks: list[Seat]
     workers: list[Seat]
 
 
-def seating(config: Config, device: str, *, cpus: float) -> Seating:
-    """Lay out the bundles of a run: a pure function of the config and the cluster's CPUs."""
+def nodes_of_cluster() -> list[Node]:
+    """The nodes that live, as Ray knows them."""
+    return [Node(node["Resources"], node["Labels"]) for node in ray.nodes() if node["Alive"]]
+
+
+def seating(config: Config, device: str, nodes: Sequence[Node]) -> Seating:
+    """Lay out the bundles of a run: a pure function of the config and the cluster's nodes."""
     workers = len(config.orchestrator.env) * config.orchestrator.env_workers
     if device == "cpu":
-        return _cpu_seating(config, workers, cpus)
+        return _cpu_seating(config, workers, nodes)
     return _gpu_seating(config, workers)
 
 
-def _cpu_seating(config: Config, workers: int, cpus: float) -> Seating:
+def _cpu_seating(config: Config, workers: int, nodes: Sequence[Node]) -> Seating:
     replicas, ranks = config.inference.parallel.dp, len(config.trainer_gpu_ids)
     count = replicas + ranks + workers
-    share = math.floor(100 * cpus / count) / 100
-    engine_threads = _threads(int(cpus) // replicas)
-    rank_threads = _threads(int(cpus) // max(1, ranks))
+    labels = (
+        [config.infra.inference_node()] * replicas + [config.infra.trainer_node()] * ranks + [{}] * workers
+    )
+    share = min(_share(count, nodes, wanted) for wanted in labels)
+    threads = int(max((node.resources.get("CPU", 0) for node in nodes), default=0))
+    engine_threads = _threads(threads // replicas)
+    rank_threads = _threads(threads // max(1, ranks))
     seats = [
         Seat(bundle=index, cpus=share, gpus=0, environment=environment)
         for index, environment in enumerate(
@@ -58,6 +75,7 @@ def _cpu_seating(config: Config, workers: int, cpus: float) -> Seating:
     ]
     return Seating(
         bundles=[{"CPU": share} for _ in range(count)],
+        labels=labels,
         engines=seats[:replicas],
         ranks=seats[replicas : replicas + ranks],
         workers=seats[replicas + ranks :],
@@ -70,58 +88,120 @@ def _threads(count: int) -> dict[str, str]:
     return {"OMP_NUM_THREADS": str(max(1, count)), "GOMP_SPINCOUNT": "2000"}
 
 
+def _share(count: int, nodes: Sequence[Node], labels: Mapping[str, str]) -> float:
+    """The most CPUs that `count` bundles can each have on the nodes with these labels, in hundredths.
+
+    All of them, though some may go elsewhere: whichever Ray places first, the last one still fits.
+    """
+    hundredths = [int(100 * node.resources.get("CPU", 0) + 1e-6) for node in nodes if _has(node, labels)]
+    candidates = {h // part for h in hundredths for part in range(1, count + 1)}
+    fitting = [share for share in candidates if share and sum(h // share for h in hundredths) >= count]
+    return max(fitting, default=1) / 100
+
+
+def _has(node: Node, labels: Mapping[str, str]) -> bool:
+    return labels.items() <= node.labels.items()
+
+
 def _gpu_seating(config: Config, workers: int) -> Seating:
-    tp = config.inference.parallel.tp
+    tp, infra = config.inference.parallel.tp, config.infra
     shared = set(config.inference_gpu_ids) & set(config.trainer_gpu_ids)
     bundles: list[dict[str, float]] = []
+    labels: list[dict[str, str]] = []
     bundle_of: dict[int, int] = {}
     engines = []
     for first in range(0, len(config.inference_gpu_ids), tp):
         gpus = config.inference_gpu_ids[first : first + tp]
         bundle_of |= dict.fromkeys(gpus, len(bundles))
         part = 0.5 if shared & set(gpus) else 1.0
-        engines.append(Seat(len(bundles), cpus=1, gpus=part * len(gpus), environment=_visible(gpus)))
+        engines.append(Seat(len(bundles), cpus=1, gpus=part * len(gpus), environment=_visible(config, gpus)))
         bundles.append({"GPU": float(len(gpus)), "CPU": 1.0 + sum(gpu in shared for gpu in gpus)})
+        labels.append(infra.inference_node() | (infra.trainer_node() if shared & set(gpus) else {}))
     ranks = []
     for gpu in config.trainer_gpu_ids:
         if gpu not in bundle_of:
             bundle_of[gpu] = len(bundles)
             bundles.append({"GPU": 1.0, "CPU": 1.0})
+            labels.append(infra.trainer_node())
         part = 0.5 if gpu in shared else 1.0
-        ranks.append(Seat(bundle_of[gpu], cpus=1, gpus=part, environment=_visible([gpu])))
+        ranks.append(Seat(bundle_of[gpu], cpus=1, gpus=part, environment=_visible(config, [gpu])))
     seats = [Seat(len(bundles) + i, cpus=0.5, gpus=0, environment={}) for i in range(workers)]
     return Seating(
         bundles=[*bundles, *({"CPU": 0.5} for _ in range(workers))],
+        labels=[*labels, *({} for _ in range(workers))],
         engines=engines,
         ranks=ranks,
         workers=seats,
     )
 
 
-def _visible(gpus: list[int]) -> dict[str, str]:
-    """Exactly the configured GPUs: Ray's own choice within a placement group is in no fixed order."""
+def _visible(config: Config, gpus: list[int]) -> dict[str, str]:
+    """Exactly the configured GPUs: Ray's own choice within a placement group is in no fixed order.
+
+    On a cluster of somebody's it is the only right one, because others may have GPUs of the same node.
+    """
+    if not config.infra.on_this_machine():
+        return {}
     return {
         "CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus)),
         "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "1",
     }
 
 
+def lacking(plan: Seating, nodes: Sequence[Node]) -> str | None:
+    """Why the bundles will never fit on these nodes, all of them idle; None where they may."""
+    for labels in plan.labels:
+        if not any(_has(node, labels) for node in nodes):
+            return f"no node is labelled {labels}"
+    for resource in ("GPU", "CPU"):
+        asked = sum(bundle.get(resource, 0) for bundle in plan.bundles)
+        there = sum(node.resources.get(resource, 0) for node in nodes)
+        if asked > there + 1e-6:
+            return f"the bundles ask for {asked:g} {resource}s, and the cluster has {there:g}"
+    for bundle, labels in zip(plan.bundles, plan.labels, strict=True):
+        right = [node for node in nodes if _has(node, labels)]
+        if not any(all(node.resources.get(name, 0) >= n for name, n in bundle.items()) for node in right):
+            what = " and ".join(f"{n:g} {name}" for name, n in bundle.items())
+            where = f"labelled {labels}" if labels else "of the cluster"
+            return f"a bundle asks for {what} on one node, and none of {len(right)} {where} has that"
+    return None
+
+
 def reserve(plan: Seating, seconds: float) -> PlacementGroup:
     """Wait for the placement group.
 
     Raises:
-        RunError: it did not come within `seconds`; the message says what was asked for and what there is.
+        RunError: the cluster is too small, or busy for longer than `seconds`; the message says what was asked
+            for and what there is.
     """
-    group = placement_group(plan.bundles, strategy="PACK")
-    if not group.wait(seconds):
+    nodes = nodes_of_cluster()
+    why = lacking(plan, nodes)
+    if why is not None:
+        raise RunError("cluster", f"{why}: {_described(plan, nodes)}. {_REMEDY}")
+    group = placement_group(plan.bundles, strategy="PACK", bundle_label_selector=plan.labels)
+    deadline = time.monotonic() + seconds
+    while not group.wait(1):  # Ctrl-C is heard between two waits only
+        if time.monotonic() < deadline:
+            continue
         remove_placement_group(group)
-        have = {k: v for k, v in ray.cluster_resources().items() if k in ("CPU", "GPU")}
-        raise RunError(
-            "cluster",
-            f"waited {seconds:.0f} s for a placement group of {plan.bundles}; the cluster has {have}. "
-            "Ask for fewer GPUs or environment workers, or give Ray more (infra.num_cpus).",
-        )
+        what = f"waited {seconds:.0f} s for a placement group: {_described(plan, nodes)}, part of it taken"
+        raise RunError("cluster", f"{what}. {_REMEDY}")
     return group
+
+
+_REMEDY = "Ask for fewer GPUs or environment workers or other labels, or give Ray more (infra.num_cpus, more nodes)."
+
+
+def _described(plan: Seating, nodes: Sequence[Node]) -> str:
+    """What is asked for and what there is."""
+    asked = [{**bundle, **labels} for bundle, labels in zip(plan.bundles, plan.labels, strict=True)]
+    have = [
+        {name: node.resources[name] for name in ("CPU", "GPU") if name in node.resources} for node in nodes
+    ]
+    own = [
+        {key: text for key, text in node.labels.items() if not key.startswith("ray.io/")} for node in nodes
+    ]
+    return f"bundles {asked}, nodes {[h | o for h, o in zip(have, own, strict=True)]}"
 
 
 def await_seats(group: PlacementGroup, seats: Sequence[Seat], seconds: float) -> None:

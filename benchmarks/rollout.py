@@ -65,7 +65,7 @@ def measure_actors(config: Config, rounds: int) -> dict[str, Any]:
     from infra.bootstrap import start_cluster
 
     adapter = noisy_adapter(config)
-    with start_cluster(config, gpus=0) as cluster, seated(config, cluster.cpus) as (engines, environments):
+    with start_cluster(config, gpus=0), seated(config) as (engines, environments):
         engines.publish(0, adapter)
 
         def run(number: int) -> list[int]:
@@ -91,17 +91,17 @@ def received(environments: Any) -> list[Group]:
 
 
 @contextmanager
-def seated(config: Config, cluster_cpus: float) -> Iterator[tuple[Any, Any]]:
+def seated(config: Config) -> Iterator[tuple[Any, Any]]:
     """Engine and environment worker of a run, without its learner ranks."""
     from ray.util.placement_group import remove_placement_group
 
     from actors.engine_group import EngineGroup
     from actors.environment_group import EnvironmentGroup
     from actors.environment_worker import EnvironmentWorker
-    from actors.placement import reserve, seat, seating
+    from actors.placement import nodes_of_cluster, reserve, seat, seating
     from actors.rollout_engine import RolloutEngine
 
-    plan = seating(config, "cpu", cpus=cluster_cpus)
+    plan = seating(config, "cpu", nodes_of_cluster())
     group = reserve(plan, config.limits.cluster)
     engines = EngineGroup([seat(RolloutEngine, group, plan.engines[0]).remote(config, 0, "cpu")], config)
     worker = seat(EnvironmentWorker, group, plan.workers[0], max_concurrency=1000).remote(
@@ -140,10 +140,10 @@ def lora_operation() -> str:
 
 def measure_bare(config: Config, rounds: int) -> dict[str, Any]:
     """vLLM by itself: the engine's arguments without those of LoRA, the threads of the engine's seat."""
-    from actors.placement import seating
+    from actors.placement import Node, seating
     from actors.rollout_engine import engine_arguments, engine_environment
 
-    seat = seating(config, "cpu", cpus=cpus()).engines[0]
+    seat = seating(config, "cpu", [Node({"CPU": cpus()})]).engines[0]
     os.environ.update(
         {"TOKENIZERS_PARALLELISM": "false", **seat.environment, **engine_environment(config, "cpu")}
     )

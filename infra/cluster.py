@@ -17,6 +17,8 @@ class Cluster:
     logs: str
     token_command: str = "ray get-auth-token"
     """Prints the token that the dashboard asks for."""
+    found: str = ""
+    """What there is, in a line."""
 
 
 @contextmanager
@@ -34,7 +36,7 @@ def connected(**where: Any) -> Iterator[Any]:
         ray.shutdown()
 
 
-def described(context: Any, *, cpus: float, gpus: float) -> Cluster:
+def described(context: Any, *, cpus: float, gpus: float, found: str = "") -> Cluster:
     """The cluster of a Ray context."""
     import ray
 
@@ -43,4 +45,5 @@ def described(context: Any, *, cpus: float, gpus: float) -> Cluster:
         gpus=gpus,
         dashboard=f"http://{context.dashboard_url}" if context.dashboard_url else None,
         logs=f"{ray._private.worker._global_node.get_session_dir_path()}/logs",
+        found=found,
     )

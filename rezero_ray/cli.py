@@ -20,7 +20,7 @@ VERBS = {
     "serve": "serve a model, or runs' adapters beside their base model, by the OpenAI API",
     "export": "write a run's adapter, or base and adapter merged, for other programs",
     "replay": "recompute a recorded step from its rollouts and the checkpoint before it, and compare",
-    "runs": "list the runs that were launched elsewhere (Modal), or show one",
+    "runs": "list the runs that were launched elsewhere, or show one",
     "logs": "follow what a launched run prints",
     "stop": "ask a launched run to save a checkpoint and end",
 }

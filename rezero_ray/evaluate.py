@@ -91,9 +91,9 @@ def _evaluate(
     gpus = len(set(config.inference_gpu_ids)) if device == "cuda" else 0
     with ExitStack() as stack:
         progress = stack.enter_context(Progress())
-        cluster = stack.enter_context(start_cluster(config, gpus=gpus))
+        stack.enter_context(start_cluster(config, gpus=gpus))
         progress.console.begin("loading the model")
-        crew = stack.enter_context(start_scorers(config, device, cpus=cluster.cpus))
+        crew = stack.enter_context(start_scorers(config, device))
         sizes = {name: of.held_out for name, of in crew.environments.sizes().items()}
         prompts = held_out_prompts(sizes, config, settings)
         nothing = RolloutSchedule(

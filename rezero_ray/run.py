@@ -38,8 +38,8 @@ def run_training(config: Config, *, resume: bool) -> int:
         try:
             cluster = stack.enter_context(start_cluster(config, gpus=gpus))
             stop = stack.enter_context(StopRequest())
-            reporter.cluster(cluster.dashboard, cluster.logs, cluster.token_command)
-            crew = stack.enter_context(start_crew(config, device, cpus=cluster.cpus))
+            reporter.cluster(cluster.found, cluster.dashboard, cluster.logs, cluster.token_command)
+            crew = stack.enter_context(start_crew(config, device))
             saver = CheckpointWriter(directory.path, config.ckpt.keep_last, reporter.checkpoint)
             stack.enter_context(saver)
             Training(config, crew, directory, reporter, saver, stop).run(resume=resume)

@@ -117,7 +117,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         "--resume", action="store_true", help="go on from the newest complete checkpoint of output_dir"
     )
     parser.add_argument(
-        "--force-new", action="store_true", help="launch (Modal) though the same configuration runs already"
+        "--force-new", action="store_true", help="launch though the same configuration runs already"
     )
     return parser
 

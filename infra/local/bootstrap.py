@@ -1,17 +1,18 @@
 """Ray on this machine: started by this process, ended with it, and no other Ray session touched."""
 
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from infra.cluster import Cluster, connected, described
 from infra.local.table import LocalInfraConfig
+from rezero_ray.preflight.machine import GIB, Machine, this_machine
 
-GIB = 1024**3
-LARGEST_STORE = 8 * GIB
+LARGEST_STORE_GIB = 8.0
 """Adapters and rollouts are small; a larger object store would only take shared memory from others."""
+
+SMALLEST_STORE_GIB = 0.1
+"""Ray refuses less than 75 MiB."""
 
 
 @contextmanager
@@ -23,21 +24,37 @@ def start(infra: LocalInfraConfig, *, gpus: int) -> Iterator[Cluster]:
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own 15 starves the run beside anything else
-    cpus = infra.num_cpus or len(os.sched_getaffinity(0))
+    machine = this_machine()
+    cpus = infra.num_cpus or machine.cpus
+    store = store_gib(infra, machine)
     with connected(
         address="local",
         num_cpus=cpus,
         num_gpus=gpus,
-        object_store_memory=_store_bytes(infra),
+        object_store_memory=int(store * GIB),
         include_dashboard=infra.dashboard,
         dashboard_host="127.0.0.1",
     ) as context:
-        yield described(context, cpus=cpus, gpus=gpus)
+        yield described(context, cpus=cpus, gpus=gpus, found=statement(machine, cpus, gpus, store))
 
 
-def _store_bytes(infra: LocalInfraConfig) -> int:
-    """As configured, else two fifths of free shared memory, 0.1 to 8 GiB."""
+def store_gib(infra: LocalInfraConfig, machine: Machine) -> float:
+    """Of the object store: as configured, else two fifths of free shared memory, 0.1 to 8 GiB."""
     if infra.object_store_gib is not None:
-        return int(infra.object_store_gib * GIB)
-    free = shutil.disk_usage("/dev/shm").free if Path("/dev/shm").is_dir() else GIB
-    return int(min(LARGEST_STORE, max(0.1 * GIB, 0.4 * free)))
+        return infra.object_store_gib
+    return min(LARGEST_STORE_GIB, max(SMALLEST_STORE_GIB, 0.4 * machine.shm_gib))
+
+
+def statement(machine: Machine, cpus: int, gpus: int, store: float) -> str:
+    """What this machine has, and what of it Ray takes."""
+    return (
+        f"this machine: {machine.cpus} CPUs, {machine.memory_gib:.1f} GiB of memory, {_gpus(machine)}, "
+        f"{machine.shm_gib:.1f} GiB of shared memory free; "
+        f"Ray takes {cpus} CPUs, {gpus} GPUs, {store:.1f} GiB of shared memory for objects"
+    )
+
+
+def _gpus(machine: Machine) -> str:
+    known = [f"{gib:.0f}" for gib in machine.gpu_gib if gib is not None]
+    sizes = f" ({', '.join(known)} GiB)" if known else ""
+    return f"{len(machine.gpu_gib) or 'no'} GPU{'s' if len(machine.gpu_gib) != 1 else ''}{sizes}"

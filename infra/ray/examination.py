@@ -1,6 +1,6 @@
 """Whether the cluster that is to be joined answers."""
 
-from infra.ray.bootstrap import address_of, knock
+from infra.ray.address import address_of, knock
 from infra.ray.table import RayInfraConfig
 from rezero_ray.config.problems import Problem, shown
 from rezero_ray.config.schema import Config
@@ -11,7 +11,7 @@ SECONDS = 3.0
 def examine(config: Config) -> list[Problem]:
     infra = config.infra
     assert isinstance(infra, RayInfraConfig)
-    address = address_of(infra)
+    address = address_of(infra.address)
     try:
         knock(address, SECONDS)
     except (OSError, ValueError) as error:

@@ -41,6 +41,18 @@ class InfraTable(Table):
         """What `launches` gets, for the preflight; None where that is not known."""
         return None
 
+    def on_this_machine(self) -> bool:
+        """Whether the actors share the machine with the command; GPU ids are its GPUs then, else only numbers."""
+        return True
+
+    def inference_node(self) -> dict[str, str]:
+        """Labels of the nodes that engines go to."""
+        return {}
+
+    def trainer_node(self) -> dict[str, str]:
+        """Labels of the nodes that learner ranks go to."""
+        return {}
+
     def problems(self, config: "Config") -> Iterator[Problem]:
         """What the backend cannot do of this config. Pure: only the config is looked at."""
         yield from ()

@@ -60,7 +60,8 @@ def preflight(
     `for_run=False` is a dry run, perhaps on a laptop for a machine that is yet to be rented: what is merely
     not here (a model of the hub, an environment of the hub, memory, GPUs under `device = "auto"`) is a note
     then, and neither are environments built nor is the backend asked. Of a run that a launcher takes elsewhere, model
-    and output_dir are there, and so is the machine.
+    and output_dir are there, and so is the machine: it is looked at where the backend knows it. What a cluster of
+    somebody's has is known when the run joins it.
     """
     found, problems = survey(config, resume=resume, for_run=for_run, machine=machine, backend=backend)
     if problems:
@@ -84,7 +85,7 @@ def survey(
     remote = config.infra.elsewhere()
     rented = config.infra.machine() if remote else None
     machine = machine or (Machine(*rented) if rented else this_machine())
-    facts, found = examine_model(config, must_be_here=for_run and not remote)
+    facts, found = examine_model(config, must_be_here=for_run and not remote, elsewhere=remote)
     device = machine.device(config)
     elsewhere = not for_run and config.device == "auto" and not _model_is_here(facts)
     if elsewhere and device == "cpu":
@@ -96,7 +97,8 @@ def survey(
     if not remote:
         found += examine_output(config, facts, resume=resume)
         found += examine_tracking(config)
-    found += _resources(config, facts, machine, device, lenient=elsewhere)
+    if rented or (config.infra.on_this_machine() and not remote):
+        found += _resources(config, facts, machine, device, lenient=elsewhere)
     if for_run and backend is not None:
         found += Findings(backend(config))
     if for_run and (effort or not found.problems):

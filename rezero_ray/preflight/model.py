@@ -13,17 +13,20 @@ _TARGETS = "trainer.model.lora.target_modules"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model", "tekken.json")
 
 
-def examine_model(config: Config, *, must_be_here: bool) -> tuple[ModelFacts | None, Findings]:
+def examine_model(
+    config: Config, *, must_be_here: bool, elsewhere: bool = False
+) -> tuple[ModelFacts | None, Findings]:
     """The model's facts (None where there are none) and what is wrong with the config in their light.
 
     `must_be_here`: a run needs the weights; a dry run may be for another machine, and gets a note.
+    `elsewhere`: the run is for another machine, which may have a directory that this one lacks.
     """
     name = config.model.name
     try:
         facts = find_model(name)
     except ValueError as error:
         return None, Findings([Problem("model.name", str(error), _how_to_get(name), shown(name))])
-    presence = _presence(name, facts, must_be_here)
+    presence = _presence(name, facts, must_be_here, elsewhere)
     if facts is None:
         return None, presence + _mla(config, None)
     checks = (_mla, _modules, _length, _heads)
@@ -31,7 +34,7 @@ def examine_model(config: Config, *, must_be_here: bool) -> tuple[ModelFacts | N
     return facts, presence + together(check(config, facts) for check in checks) + files
 
 
-def _presence(name: str, facts: ModelFacts | None, must_be_here: bool) -> Findings:
+def _presence(name: str, facts: ModelFacts | None, must_be_here: bool, elsewhere: bool) -> Findings:
     if facts is not None and facts.folder is not None:
         if not facts.missing_files:
             return Findings()
@@ -39,6 +42,10 @@ def _presence(name: str, facts: ModelFacts | None, must_be_here: bool) -> Findin
         if len(facts.missing_files) > 3:
             what += f" and {len(facts.missing_files) - 3} more"
         return Findings([Problem("model.name", what, _how_to_get(name), shown(name))])
+    if elsewhere and name.startswith("/"):
+        return Findings(
+            notes=[f"model {name} is not on this machine: it is checked where the run takes place"]
+        )
     if must_be_here or not _is_hub_id(name):
         what = "not found on this machine"
         return Findings([Problem("model.name", what, _how_to_get(name), shown(name))])

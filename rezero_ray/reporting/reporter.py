@@ -52,7 +52,9 @@ class Reporter:
     def say(self, line: str) -> None:
         self._console.say(line)
 
-    def cluster(self, dashboard: str | None, logs: str, token_command: str) -> None:
+    def cluster(self, found: str, dashboard: str | None, logs: str, token_command: str) -> None:
+        if found:
+            self.say(found)
         if dashboard:
             self.say(f"Ray dashboard: {dashboard} (token: `{token_command}`)")
         self.say(f"logs of the actors: {logs}")

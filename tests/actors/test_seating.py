@@ -1,5 +1,6 @@
 """Claims about `seating`, which lays out the placement group without Ray."""
 
+import re
 from collections import Counter
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.placement import Seating, seating
+from actors.placement import Node, Seating, lacking, seating
 from rezero_ray.config.schema import Config
 from tests.record_builders import make_config
 
@@ -19,6 +20,10 @@ def config(inference: int, training: int, *, first_training: int | None = None, 
         trainer_gpu_ids=list(range(first, first + training)),
         **{"inference__parallel": {"dp": inference}, **changes},
     )
+
+
+def machine(cpus: float, gpus: float = 0) -> list[Node]:
+    return [Node({"CPU": cpus, "GPU": gpus})]
 
 
 def demands(plan: Seating) -> list[dict[str, float]]:
@@ -36,7 +41,7 @@ def visible(plan: Seating) -> list[str]:
 
 @pytest.mark.parametrize(("inference", "training"), [(1, 3), (1, 1), (2, 6)])
 def test_each_gpu_is_a_bundle_with_one_actor_that_sees_it_alone(inference: int, training: int) -> None:
-    plan = seating(config(inference, training), "cuda", cpus=64)
+    plan = seating(config(inference, training), "cuda", machine(64, 8))
     total = inference + training
     assert (len(plan.engines), len(plan.ranks), len(plan.workers)) == (inference, training, 1)
     assert [bundle.get("GPU") for bundle in plan.bundles] == [1.0] * total + [None]
@@ -46,7 +51,7 @@ def test_each_gpu_is_a_bundle_with_one_actor_that_sees_it_alone(inference: int, 
 
 
 def test_a_gpu_named_twice_is_one_bundle_shared_by_halves() -> None:
-    plan = seating(config(1, 3, first_training=0), "cuda", cpus=64)
+    plan = seating(config(1, 3, first_training=0), "cuda", machine(64, 8))
     assert [bundle.get("GPU") for bundle in plan.bundles] == [1.0, 1.0, 1.0, None]
     assert [(seat.bundle, seat.gpus) for seat in [*plan.engines, *plan.ranks]] == [
         *[(0, 0.5), (0, 0.5)],
@@ -56,7 +61,7 @@ def test_a_gpu_named_twice_is_one_bundle_shared_by_halves() -> None:
 
 
 def test_a_tensor_parallel_engine_has_its_gpus_in_one_bundle() -> None:
-    plan = seating(config(4, 2, inference__parallel={"dp": 2, "tp": 2}), "cuda", cpus=64)
+    plan = seating(config(4, 2, inference__parallel={"dp": 2, "tp": 2}), "cuda", machine(64, 8))
     assert [bundle.get("GPU") for bundle in plan.bundles] == [2.0, 2.0, 1.0, 1.0, None]
     assert visible(plan) == ["0,1", "2,3", "4", "5"]
 
@@ -72,7 +77,7 @@ def test_no_bundle_is_asked_for_more_than_it_has(
 ) -> None:
     changed = config(inference, training, first_training=first, orchestrator__env_workers=workers)
     for device in ("cpu", "cuda"):
-        plan = seating(changed, device, cpus=4)
+        plan = seating(changed, device, machine(4))
         assert len(plan.workers) == workers
         for bundle, asked in zip(plan.bundles, demands(plan), strict=True):
             assert asked["CPU"] <= bundle["CPU"]
@@ -81,7 +86,7 @@ def test_no_bundle_is_asked_for_more_than_it_has(
 
 @pytest.mark.parametrize(("inference", "training"), [(1, 3), (1, 1), (2, 6)])
 def test_on_the_cpu_the_same_topology_is_shares_of_the_cpus(inference: int, training: int) -> None:
-    plan = seating(config(inference, training), "cpu", cpus=2)
+    plan = seating(config(inference, training), "cpu", machine(2))
     assert (len(plan.engines), len(plan.ranks), len(plan.workers)) == (inference, training, 1)
     assert [seat.bundle for seat in [*plan.engines, *plan.ranks, *plan.workers]] == list(
         range(len(plan.bundles))
@@ -98,7 +103,7 @@ def test_on_the_cpu_the_same_topology_is_shares_of_the_cpus(inference: int, trai
 def test_cpu_shares_never_exceed_the_machines_cpus(
     inference: int, training: int, workers: int, cpus: int
 ) -> None:
-    plan = seating(config(inference, training, orchestrator__env_workers=workers), "cpu", cpus=cpus)
+    plan = seating(config(inference, training, orchestrator__env_workers=workers), "cpu", machine(cpus))
     assert sum(bundle["CPU"] for bundle in plan.bundles) <= cpus + 1e-9
     assert all(bundle["CPU"] > 0 for bundle in plan.bundles)
 
@@ -107,7 +112,74 @@ def test_cpu_shares_never_exceed_the_machines_cpus(
 def test_engines_and_ranks_take_turns_and_so_each_side_has_all_the_threads(
     cpus: int, engine: str, rank: str
 ) -> None:
-    plan = seating(config(1, 3), "cpu", cpus=cpus)
+    plan = seating(config(1, 3), "cpu", machine(cpus))
     assert [seat.environment["OMP_NUM_THREADS"] for seat in plan.engines] == [engine]
     assert [seat.environment["OMP_NUM_THREADS"] for seat in plan.ranks] == [rank] * 3
     assert [seat.environment["OMP_NUM_THREADS"] for seat in plan.workers] == ["1"]
+
+
+def test_on_a_cluster_of_somebodys_ray_chooses_the_gpus() -> None:
+    plan = seating(config(1, 3, infra__kind="ray"), "cuda", machine(64, 8))
+    assert not any("CUDA_VISIBLE_DEVICES" in seat.environment for seat in [*plan.engines, *plan.ranks])
+
+
+LABELS = {
+    "infra__kind": "ray",
+    "infra__inference_labels": {"rezero": "inference"},
+    "infra__trainer_labels": {"rezero": "train"},
+}
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_bundles_of_engines_and_ranks_carry_the_labels_of_their_nodes(device: str) -> None:
+    plan = seating(config(1, 3, **LABELS), device, machine(64, 8))
+    assert plan.labels == [{"rezero": "inference"}, *[{"rezero": "train"}] * 3, {}]
+
+
+def test_a_shared_gpu_is_on_a_node_with_the_labels_of_both() -> None:
+    labels = LABELS | {"infra__inference_labels": {"zone": "a"}, "infra__trainer_labels": {"fast": "yes"}}
+    plan = seating(config(1, 1, first_training=0, **labels), "cuda", machine(64, 8))
+    assert plan.labels == [{"zone": "a", "fast": "yes"}, {}]
+
+
+@given(
+    sizes=st.lists(st.integers(0, 16), min_size=1, max_size=6).filter(any),
+    labelled=st.sets(st.integers(0, 5)),
+    ranks=st.integers(1, 6),
+)
+def test_cpu_shares_fit_on_several_nodes_whatever_ray_places_first(
+    sizes: list[int], labelled: set[int], ranks: int
+) -> None:
+    nodes = [
+        Node({"CPU": float(size)}, {"rezero": "train"} if index in labelled else {})
+        for index, size in enumerate(sizes)
+    ]
+    plan = seating(
+        config(1, ranks, infra__kind="ray", infra__trainer_labels={"rezero": "train"}), "cpu", nodes
+    )
+    share = plan.bundles[0]["CPU"]
+    right = [node for node in nodes if node.labels and node.resources["CPU"] > 0]
+    if right:
+        assert sum(int(node.resources["CPU"] / share + 1e-9) for node in right) >= len(plan.bundles)
+        assert lacking(plan, nodes) is None
+    else:
+        assert "labelled {'rezero': 'train'}" in (lacking(plan, nodes) or "")
+
+
+@pytest.mark.parametrize(
+    ("nodes", "why"),
+    [
+        (machine(64, 3), "ask for 4 GPUs, and the cluster has 3"),
+        (machine(3, 8), "ask for 4.5 CPUs, and the cluster has 3"),
+        ([Node({"CPU": 0.5, "GPU": 1})] * 16, "asks for 1 GPU and 1 CPU on one node, and none of 16"),
+    ],
+)
+def test_a_cluster_that_is_too_small_is_known_without_waiting(nodes: list[Node], why: str) -> None:
+    assert re.search(why, lacking(seating(config(1, 3), "cuda", nodes), nodes) or "")
+    assert lacking(seating(config(1, 3), "cuda", machine(5, 4)), machine(5, 4)) is None
+
+
+def test_gpus_on_nodes_with_other_labels_do_not_count() -> None:
+    nodes = [Node({"CPU": 8, "GPU": 8}, {"rezero": "inference"})]
+    why = lacking(seating(config(1, 3, **LABELS), "cuda", nodes), nodes)
+    assert why and "no node is labelled {'rezero': 'train'}" in why
