@@ -57,6 +57,7 @@ def _scored(output: Any, watch: GroupWatch) -> ScoredRollout:
         turns=[turn_of(step) for step in output["trajectory"]],
         text=[shown_message(plain_message(message)) for message in (output.get("completion") or [])],
         truncated=bool(output.get("is_truncated")),
-        error="; ".join(watch.faults) or (str(output["error"]) if output.get("error") else None),
+        error="; ".join(dict.fromkeys(watch.faults))
+        or (str(output["error"]) if output.get("error") else None),
         scoring=watch.scoring,
     )

@@ -67,7 +67,7 @@ async def rewards(version: str, settings: EnvConfig, players: list[Player]) -> l
 
     async def complete(question: dict[str, Any]) -> dict[str, Any]:
         text = players[question["rollout"]](question["messages"])
-        return {"text": text, "finish_reason": "stop", "overlong": False}
+        return {"text": text, "tool_calls": [], "finish_reason": "stop", "overlong": False}
 
     child = await ChildProcess.start(await asyncio.to_thread(interpreter, version), complete)
     try:

@@ -108,7 +108,7 @@ class ClassicEnvironment:
         return {
             "reward": outcome.get("reward"),
             "metrics": dict(outcome.get("metrics") or {}),
-            "error": "; ".join(watch.faults) or (_text(error) if error else None),
+            "error": "; ".join(dict.fromkeys(watch.faults)) or (_text(error) if error else None),
             "scoring": watch.scoring,
             "completion": [plain_message(message) for message in outcome.get("completion") or []],
             "truncated": bool(outcome.get("is_truncated")),
