@@ -1,5 +1,6 @@
 """Settings of all tests, and what several of their folders share."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,10 @@ from rezero_ray.foreign.interpreter import CACHE_VARIABLE
 # How fast an example is made depends on what else the machine does; the claims do not.
 settings.register_profile("rezero", suppress_health_check=[HealthCheck.too_slow], deadline=None)
 settings.load_profile("rezero")
+
+# A shell's background ignores Ctrl-C, and so does all that is started there; what the tests start is to hear it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
