@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -50,33 +51,53 @@ def arguments(model: Path, output: Path, modules: list[str]) -> list[str]:
     ]
 
 
-def run(script: Path, *args: str) -> subprocess.CompletedProcess[str]:
+@dataclass
+class Ended:
+    """A run that has ended."""
+
+    output: Path
+    status: int
+    text: str
+
+
+@pytest.fixture(scope="module")
+def ended(tiny_mla_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ended]:
+    """A run that trains q_b_proj and o_proj, and one that trains kv_b_proj, side by side."""
+    folder = tmp_path_factory.mktemp("canary")
+    script = folder / "run.py"
     script.write_text(PAST_THE_PREFLIGHT, "utf-8")
-    return subprocess.run(
-        [sys.executable, str(script), *args],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-    )
+    started = {}
+    for name, modules in {"right": ["q_b_proj", "o_proj"], "wrong": ["kv_b_proj"]}.items():
+        started[name] = subprocess.Popen(
+            [sys.executable, str(script), *arguments(tiny_mla_model, folder / name, modules)],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+    try:
+        texts = {name: process.communicate(timeout=500)[0] for name, process in started.items()}
+    finally:
+        for process in started.values():
+            process.kill()
+    return {name: Ended(folder / name, process.returncode, texts[name]) for name, process in started.items()}
 
 
-def test_q_b_proj_and_o_proj_pass_and_the_step_is_trained(tiny_mla_model: Path, tmp_path: Path) -> None:
-    done = run(tmp_path / "run.py", *arguments(tiny_mla_model, tmp_path / "run", ["q_b_proj", "o_proj"]))
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "canary q_b_proj: engine moved" in done.stdout
-    assert "canary o_proj: engine moved" in done.stdout
-    row = json.loads((tmp_path / "run" / "metrics.jsonl").read_text("utf-8"))
+def test_q_b_proj_and_o_proj_pass_and_the_step_is_trained(ended: dict[str, Ended]) -> None:
+    done = ended["right"]
+    assert done.status == 0, done.text
+    assert "canary q_b_proj: engine moved" in done.text
+    assert "canary o_proj: engine moved" in done.text
+    row = json.loads((done.output / "metrics.jsonl").read_text("utf-8"))
     assert 0 <= row["mismatch_kl"] < 1e-3
 
 
-def test_kv_b_proj_past_the_preflight_is_stopped_by_the_canary(tiny_mla_model: Path, tmp_path: Path) -> None:
-    refused = run(tmp_path / "run.py", *arguments(tiny_mla_model, tmp_path / "run", ["kv_b_proj"]))
-    assert refused.returncode == 1
-    assert "canary: the engine ignores the adapter on 'kv_b_proj'" in refused.stdout
-    assert not (tmp_path / "run" / "metrics.jsonl").read_text("utf-8")
+def test_kv_b_proj_past_the_preflight_is_stopped_by_the_canary(ended: dict[str, Ended]) -> None:
+    refused = ended["wrong"]
+    assert refused.status == 1
+    assert "canary: the engine ignores the adapter on 'kv_b_proj'" in refused.text
+    assert not (refused.output / "metrics.jsonl").read_text("utf-8")
 
 
 def test_kv_b_proj_is_refused_by_the_preflight(tiny_mla_model: Path, tmp_path: Path) -> None:
