@@ -5,6 +5,7 @@ A rule with `checks` is decided by these checks of checkov, one without by the R
 of settings for the generator (None: the setting is absent); `{app}`, `{word}` and `{number}` are filled in.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -198,5 +199,5 @@ RULE_OF = {rule.name: rule for rule in (*RULES, *DEMONSTRATION_RULES)}
 
 
 def weight_of(names: set[str] | frozenset[str]) -> float:
-    """Sum of the severities; a name that is no rule weighs as a medium one."""
-    return sum(RULE_OF[name].weight if name in RULE_OF else SEVERITY_WEIGHTS["medium"] for name in names)
+    """Sum of the severities, whatever the order of the set; a name that is no rule weighs as a medium one."""
+    return math.fsum(RULE_OF[name].weight if name in RULE_OF else SEVERITY_WEIGHTS["medium"] for name in names)

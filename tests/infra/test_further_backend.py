@@ -100,7 +100,7 @@ def test_a_folder_in_infra_is_a_kind_with_its_keys_launches_runs_logs_and_stops(
 
     status, printed = place.rezero("train", request, *flags, "--infra.python", sys.executable)
     assert status == 2 and f"{name} goes on there" in printed, printed
-    assert f"{name}  running  box:" in place.rezero("runs")[1]
+    assert re.search(rf"^{name} +running  box:", place.rezero("runs")[1], re.M)
     assert place.rezero("stop", name)[0] == 0
     assert place.rezero("logs", name)[0] == 128 + signal.SIGTERM
 

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,6 +48,15 @@ def next_step(run: TrainProcess) -> None:
     run.wait_for(f"Orchestrator Step {seen + 1}:")
 
 
+def wait_for_scoring(marks: Path, seconds: float = 60) -> None:
+    """Wait until a rollout's scoring begins, which takes half a second."""
+    mark, deadline = marks / "scoring", time.monotonic() + seconds
+    mark.unlink(missing_ok=True)
+    while not mark.exists():
+        assert time.monotonic() < deadline, f"nothing was scored within {seconds} s"
+        time.sleep(0.02)
+
+
 @pytest.fixture(scope="module")
 def survivor(tiny_model: Path, toys: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     """Killed in turn: the engine, the environment worker, a learner rank. Then SIGTERM."""
@@ -62,8 +72,9 @@ def survivor(tiny_model: Path, toys: None, tmp_path_factory: pytest.TempPathFact
         run.wait_for("engine 0 was lost and starts again")
         run.wait_for("engine 0 is back")
         next_step(run)
+        wait_for_scoring(folder)  # a worker that nobody waits for comes back unnoticed
         kill(run, "EnvironmentWorker")
-        run.wait_for("is sent again")
+        run.wait_for("is sent again: environment worker")
         next_step(run)
         kill(run, "LearnerRank")
         run.wait_for("the learner was lost and starts again")

@@ -1,12 +1,13 @@
 """A run small enough for a container that is a process of this machine."""
 
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from infra.modal.launcher import ModalRun, launch
 from rezero_ray.config.loading import load_config
-from tests.infra.modal.fake_control_plane import ROOT
+from tests.infra.modal.fake_control_plane import ROOT, Call
 
 RECIPE = [ROOT / "configs/phishing.toml", ROOT / "configs/overlays/cpu.toml"]
 
@@ -38,9 +39,12 @@ def launch_small(folder: Path, model: Path, **changes: str) -> ModalRun:
     return launch(load_config(RECIPE, flags), resume=False, force_new=False)
 
 
-def wait_until(holds: Callable[[], bool], what: Callable[[], str], seconds: float = 600) -> None:
-    """Raises AssertionError with `what` after `seconds`."""
+def wait_until(
+    container: subprocess.Popen[bytes], call: Call, holds: Callable[[], bool], seconds: float = 300
+) -> None:
+    """Raises AssertionError with the logs where the container ends first, or `seconds` pass."""
     deadline = time.monotonic() + seconds
     while not holds():
-        assert time.monotonic() < deadline, what()
+        assert container.poll() is None, "".join(call.logs)
+        assert time.monotonic() < deadline, "".join(call.logs)
         time.sleep(0.05)

@@ -25,8 +25,6 @@ from tests.infra.modal.fake_rpcs import ClientRpcs, ContainerRpcs
 from tests.infra.modal.fake_sandboxes import CommandRouter, FakeSandbox, SandboxRpcs
 
 ROOT = Path(__file__).parents[3]
-HEARING_SIGINT = ("env", "--default-signal=INT")
-"""A shell's background ignores SIGINT, and so does all that is started there."""
 
 
 @dataclass
@@ -41,6 +39,7 @@ class Call:
     cancelled: bool = False
     output: Any = None
     logs: list[str] = field(default_factory=list)
+    collected: threading.Event = field(default_factory=threading.Event)  # the container has ended, its logs are whole
     results: list[Any] = field(default_factory=list)
 
 
@@ -122,6 +121,7 @@ class FakeControlPlane:
         """
         call = self.calls[call_id]
         call.attempt, call.served = call.attempt + 1, False
+        call.collected.clear()
         definition = self.functions[call.function_id]
         layout = api_pb2.AppLayout(function_ids={definition.function_name: call.function_id})
         layout.objects.add(
@@ -151,7 +151,7 @@ class FakeControlPlane:
         }
         self.serving = call_id
         process = subprocess.Popen(
-            [*HEARING_SIGINT, sys.executable, "-m", "modal._container_entrypoint"],
+            [sys.executable, "-m", "modal._container_entrypoint"],
             cwd=folder,
             env=os.environ | variables,
             stdout=subprocess.PIPE,
@@ -164,6 +164,7 @@ class FakeControlPlane:
         assert process.stdout is not None
         for line in process.stdout:
             call.logs.append(line.decode("utf-8", errors="replace"))
+        call.collected.set()
 
     def finish(self, call_id: str, result: Any, data_format: int = api_pb2.DATA_FORMAT_PICKLE) -> None:
         self.calls[call_id].output = api_pb2.FunctionGetOutputsItem(

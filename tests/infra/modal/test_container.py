@@ -23,10 +23,13 @@ def load_environment():
 def test_a_wrong_request_ends_the_run_and_is_not_tried_again(plane: FakeControlPlane, tmp_path: Path) -> None:
     (tmp_path / "checkpoints/run/rollouts").mkdir(parents=True)
     run = launch_small(tmp_path, make_model(tmp_path / "model"))
-    assert plane.container(run.record.call_id, tmp_path).wait(120) == 0
+    container = plane.container(run.record.call_id, tmp_path)
+    assert container.wait(120) == 0
     assert run.result() == 2
     assert runs()[0].record.status == "refused"
-    wait_until(lambda: "holds another run" in "".join(plane.calls[run.record.call_id].logs), str, 10)
+    call = plane.calls[run.record.call_id]
+    call.collected.wait(10)
+    assert "holds another run" in "".join(call.logs)
 
 
 def test_stop_ends_the_command_and_the_call(plane: FakeControlPlane, tmp_path: Path) -> None:
@@ -37,7 +40,7 @@ def test_stop_ends_the_command_and_the_call(plane: FakeControlPlane, tmp_path: P
     call = plane.calls[run.record.call_id]
     container = plane.container(run.record.call_id, tmp_path)
     try:
-        wait_until(lambda: any(tmp_path.rglob("building")), lambda: "".join(call.logs), 90)
+        wait_until(container, call, lambda: any(tmp_path.rglob("building")), 90)
         token = runs()[0].record.ray_token
         runs()[0].stop()
         container.wait(60)
