@@ -200,4 +200,6 @@ RULE_OF = {rule.name: rule for rule in (*RULES, *DEMONSTRATION_RULES)}
 
 def weight_of(names: set[str] | frozenset[str]) -> float:
     """Sum of the severities, whatever the order of the set; a name that is no rule weighs as a medium one."""
-    return math.fsum(RULE_OF[name].weight if name in RULE_OF else SEVERITY_WEIGHTS["medium"] for name in names)
+    return math.fsum(
+        RULE_OF[name].weight if name in RULE_OF else SEVERITY_WEIGHTS["medium"] for name in names
+    )

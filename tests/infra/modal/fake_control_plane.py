@@ -39,7 +39,9 @@ class Call:
     cancelled: bool = False
     output: Any = None
     logs: list[str] = field(default_factory=list)
-    collected: threading.Event = field(default_factory=threading.Event)  # the container has ended, its logs are whole
+    collected: threading.Event = field(
+        default_factory=threading.Event
+    )  # the container has ended, its logs are whole
     results: list[Any] = field(default_factory=list)
 
 
