@@ -19,7 +19,7 @@ from rezero_ray.codec import encode
 from rezero_ray.config.environment import EnvConfig
 from rezero_ray.config.schema import Config
 from rezero_ray.errors import RunError
-from rezero_ray.foreign.reward_ranges import mapped, raw_range_of
+from rezero_ray.foreign.reward_ranges import raw_range_of, trained_reward
 from rezero_ray.records import Group, Rollout, Sizes
 from rezero_ray.schedule import Send
 
@@ -103,7 +103,7 @@ class EnvironmentWorker:
         """
         if scored.error is not None:
             raise ValueError(f"the rollout failed: {scored.error}")
-        reward = self._reward(scored)
+        reward = trained_reward(scored.reward, self._raw, self._settings.reward_range)
         if not scored.turns:
             raise ValueError("the rollout has no turn of the policy")
         return merge_turns(
@@ -114,13 +114,3 @@ class EnvironmentWorker:
             text=scored.text,
             truncated=scored.truncated,
         )
-
-    def _reward(self, scored: ScoredRollout) -> float:
-        reward, (lowest, highest) = scored.reward, self._settings.reward_range
-        if reward is not None and self._raw is not None:
-            reward = mapped(reward, self._raw)
-        if reward is None or not lowest <= reward <= highest:
-            raise ValueError(
-                f"the reward is {reward}, outside the environment's reward_range = [{lowest}, {highest}]"
-            )
-        return float(reward)

@@ -12,7 +12,7 @@ from rezero_ray.checkpoint import Checkpoint, load_wanted
 from rezero_ray.config import Config, Request, read_request
 from rezero_ray.config.environment import EnvConfig
 from rezero_ray.config.evaluation import EvalConfig
-from rezero_ray.config.flags import split_arguments
+from rezero_ray.config.flags import positive_number, split_arguments
 from rezero_ray.errors import RunError
 from rezero_ray.evaluation import Score, held_out_prompts, scores_of
 from rezero_ray.preflight import Device, preflight
@@ -157,13 +157,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--config", action="append", default=[], type=Path, metavar="TOML", help="further keys, as in a run"
     )
-    parser.add_argument("--num-examples", type=_count, metavar="N", help="held-out tasks of each environment")
-    parser.add_argument("--rollouts", type=_count, metavar="K", help="rollouts a task: the k of avg@k")
+    parser.add_argument(
+        "--num-examples", type=positive_number, metavar="N", help="held-out tasks of each environment"
+    )
+    parser.add_argument(
+        "--rollouts", type=positive_number, metavar="K", help="rollouts a task: the k of avg@k"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every reward there")
     return parser
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError("write a number of at least 1")
-    return int(text)

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from rezero_ray.config import ConfigError, Origin, Problem
+from rezero_ray.config.flags import positive_number
 from rezero_ray.preflight.model_facts import local_folder
 from rezero_ray.recorded_run import RecordedRun
 from rezero_ray.records import Group, Rollout
@@ -164,11 +165,5 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("run", type=Path, metavar="RUN", help="the run directory (output_dir)")
     parser.add_argument("--step", type=int, metavar="N", help="which step; the last recorded one if left out")
     parser.add_argument("--prompt", type=int, metavar="INDEX", help="only the prompt of this number")
-    parser.add_argument("--limit", type=_positive, metavar="K", help="at most K prompts")
+    parser.add_argument("--limit", type=positive_number, metavar="K", help="at most K prompts")
     return parser
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError("write a number of at least 1")
-    return int(text)

@@ -20,7 +20,7 @@ from environments.config_verification.oracle import failing_rules, shared_oracle
 from environments.config_verification.rules import SEVERITY_WEIGHTS, weight_of
 from environments.shared.message_text import last_assistant_text
 from environments.shared.reward_weights import signed, weighted_rubric
-from environments.shared.task_dataset import check_options, dataset_of, info_of, train_and_held_out
+from environments.shared.task_dataset import check_options, info_of, parts_of, train_and_held_out
 
 ENVIRONMENT_ID = "config-verification"
 
@@ -180,9 +180,4 @@ def load_environment(
     rubric = weighted_rubric(COMPONENTS, DEFAULT_WEIGHTS, weights)
     shared_oracle().start()
     train, held_out = generate_tasks(seed=seed, num_train=num_train, num_eval=num_eval)
-    return vf.SingleTurnEnv(
-        dataset=dataset_of(train),
-        eval_dataset=dataset_of(held_out),
-        rubric=rubric,
-        **{"env_id": ENVIRONMENT_ID, **options},
-    )
+    return vf.SingleTurnEnv(**parts_of(ENVIRONMENT_ID, train, held_out, rubric, options))

@@ -21,7 +21,7 @@ from environments.network_logs.sessions import BENIGN, NetworkTask, draw_window
 from environments.shared.answer_form import SHORT_PROSE_CHARS, object_form
 from environments.shared.message_text import last_assistant_text
 from environments.shared.reward_weights import signed, weighted_rubric
-from environments.shared.task_dataset import check_options, dataset_of, info_of, train_and_held_out
+from environments.shared.task_dataset import check_options, info_of, parts_of, train_and_held_out
 
 ENVIRONMENT_ID = "network-logs"
 
@@ -176,9 +176,4 @@ def load_environment(
     check_options(options)
     rubric = weighted_rubric(COMPONENTS, DEFAULT_WEIGHTS, weights)
     train, held_out = generate_tasks(seed=seed, num_train=num_train, num_eval=num_eval)
-    return vf.SingleTurnEnv(
-        dataset=dataset_of(train),
-        eval_dataset=dataset_of(held_out),
-        rubric=rubric,
-        **{"env_id": ENVIRONMENT_ID, **options},
-    )
+    return vf.SingleTurnEnv(**parts_of(ENVIRONMENT_ID, train, held_out, rubric, options))

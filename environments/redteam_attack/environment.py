@@ -26,7 +26,7 @@ from environments.redteam_attack.target import BANNED_WORDS, GUARDS, Exchange, S
 from environments.redteam_attack.techniques import TECHNIQUES
 from environments.shared.message_text import assistant_texts, message_reply_pairs
 from environments.shared.reward_weights import signed, weighted_rubric
-from environments.shared.task_dataset import check_options, dataset_of, info_of, train_and_held_out
+from environments.shared.task_dataset import check_options, info_of, parts_of, train_and_held_out
 from environments.shared.word_lists import Split, bot_name, code_word, organisation_stem
 
 ENVIRONMENT_ID = "redteam-attack"
@@ -273,10 +273,4 @@ def load_environment(
     train, held_out = generate_tasks(
         seed=seed, num_train=num_train, num_eval=num_eval, max_turns=max_turns, target=target
     )
-    return RedteamAttackEnv(
-        defender=defender,
-        dataset=dataset_of(train),
-        eval_dataset=dataset_of(held_out),
-        rubric=rubric,
-        **{"env_id": ENVIRONMENT_ID, **options},
-    )
+    return RedteamAttackEnv(defender, **parts_of(ENVIRONMENT_ID, train, held_out, rubric, options))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, TypeVar
 
 from datasets import Dataset
+from verifiers import Rubric
 
 from environments.shared.word_lists import Split
 
@@ -76,6 +77,14 @@ def dataset_of(tasks: Iterable[Task]) -> Dataset:
     return Dataset.from_list(
         [{"prompt": t.messages(), "answer": t.answer(), "info": json.dumps(t.info())} for t in tasks]
     )
+
+
+def parts_of(
+    env_id: str, train: Iterable[Task], held_out: Iterable[Task], rubric: Rubric, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What every environment class of `verifiers` takes: both datasets, the rubric, the id, and `options`."""
+    datasets = {"dataset": dataset_of(train), "eval_dataset": dataset_of(held_out)}
+    return {**datasets, "rubric": rubric, "env_id": env_id, **options}
 
 
 def info_of(info: object) -> Mapping[str, Any]:

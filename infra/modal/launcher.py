@@ -99,13 +99,13 @@ def launch(config: Config, *, resume: bool, force_new: bool) -> ModalRun:
     """
     table = config.infra
     assert isinstance(table, ModalInfraConfig)
-    problems = examine(config)
-    if problems:
-        raise ConfigError(problems)
     with modal_answers():
         records = Records()
         wanted = _reserve(records, table, config, force_new=force_new)
         try:
+            problems = examine(config, resume=resume)
+            if problems:
+                raise ConfigError(problems)
             return ModalRun(_call(records, table, config, wanted, resume=resume))
         except BaseException:
             records.release(wanted.name)

@@ -8,7 +8,7 @@ from rezero_ray.config.schema import Config
 SECONDS = 3.0
 
 
-def examine(config: Config) -> list[Problem]:
+def examine(config: Config, *, resume: bool) -> list[Problem]:
     infra = config.infra
     assert isinstance(infra, RayInfraConfig)
     address = address_of(infra.address)

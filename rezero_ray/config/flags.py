@@ -5,6 +5,7 @@ plain string.
 `orchestrator.env.0.id` reaches into arrays; one past the end appends. Hyphens in keys stand for underscores.
 """
 
+import argparse
 import difflib
 import json
 import tomllib
@@ -158,3 +159,10 @@ def _put(layer: Layer, node: Any, path: KeyPath, value: Any, origin: Origin) -> 
     for known in [known for known in layer.origins if known[: len(path)] == path]:
         del layer.origins[known]
     layer.origins[path] = origin
+
+
+def positive_number(text: str) -> int:
+    """For argparse: a whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError("write a number of at least 1")
+    return int(text)

@@ -40,3 +40,18 @@ def mapped(reward: float, raw: Range) -> float:
     if not lowest - tolerance <= reward <= highest + tolerance:
         raise ValueError(f"the reward is {reward}, outside the environment's raw range [{lowest}, {highest}]")
     return min(1.0, max(-1.0, 2 * (reward - lowest) / (highest - lowest) - 1))
+
+
+def trained_reward(reward: float | None, raw: Range | None, reward_range: Range) -> float:
+    """An environment's own reward as it is trained on, mapped where there is a raw range.
+
+    Raises:
+        ValueError: there is none, or it is NaN or outside the range that the environment promises.
+    """
+    if reward is not None and raw is not None:
+        reward = mapped(reward, raw)
+    lowest, highest = reward_range
+    if reward is None or not lowest <= reward <= highest:
+        what = "outside the environment's reward_range"
+        raise ValueError(f"the reward is {reward}, {what} = [{lowest}, {highest}]")
+    return float(reward)

@@ -5,8 +5,8 @@ the environments, the output directory and the machine. What is cheap (milliseco
 are built and their prompts tokenised (seconds) only when nothing cheap is wrong.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from rezero_ray.config import Config, ConfigError, Problem
 from rezero_ray.preflight.environment_scoring import Effort
@@ -33,8 +33,10 @@ __all__ = [
 ]
 
 
-Backend = Callable[[Config], list[Problem]]
-"""What the backend of `[infra] kind` can tell without starting anything (`infra.examination.examine`)."""
+class Backend(Protocol):
+    """What the backend of `[infra] kind` can tell without starting anything (`infra.examination.examine`)."""
+
+    def __call__(self, config: Config, *, resume: bool) -> list[Problem]: ...
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def survey(
     if rented or (config.infra.on_this_machine() and not remote):
         found += _resources(config, facts, machine, device, lenient=elsewhere)
     if for_run and backend is not None:
-        found += Findings(backend(config))
+        found += Findings(backend(config, resume=resume))
     if for_run and (effort or not found.problems):
         wrong = {problem.key.split(".")[2] for problem in sources.problems}
         leave = [index for index in range(len(config.orchestrator.env)) if str(index) in wrong]

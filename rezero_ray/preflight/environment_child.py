@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 from rezero_ray.config.environment import EnvConfig
 from rezero_ray.foreign.loading import load_record
 from rezero_ray.foreign.process import ChildDied, ChildFailed, ChildProcess
-from rezero_ray.foreign.reward_ranges import Range, mapped, raw_range_of
+from rezero_ray.foreign.reward_ranges import raw_range_of, trained_reward
 from rezero_ray.preflight.probes import Example, Probe
 
 SCORE_SECONDS = 60.0
@@ -133,14 +133,9 @@ class EnvironmentChild:
         """
         if record["error"] is not None:
             raise ValueError(f"the rollout failed: {record['error']}")
-        env, reward = self._env, record["reward"]
-        raw: Range | None = raw_range_of(env.id, env.raw_reward_range, env.reward_range)
-        if reward is not None and raw is not None:
-            reward = mapped(reward, raw)
-        lowest, highest = env.reward_range
-        if reward is None or not lowest <= reward <= highest:
-            raise ValueError(f"the reward is {reward}, outside reward_range = [{lowest}, {highest}]")
-        return float(reward)
+        env = self._env
+        raw = raw_range_of(env.id, env.raw_reward_range, env.reward_range)
+        return trained_reward(record["reward"], raw, env.reward_range)
 
     async def _ask(self, what: str, **fields: Any) -> Any:
         try:

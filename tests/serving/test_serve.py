@@ -207,3 +207,17 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def test_an_argument_that_vllm_does_not_know_is_a_wrong_request(folder: Path) -> None:
+    words = [str(folder / "first"), "--serve.port", "0", "--serve.arguments.max_modle_len", "64"]
+    told = subprocess.run(
+        [sys.executable, "-m", "rezero_ray.cli", "serve", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert told.returncode == 2, told.stdout
+    assert "serve.arguments" in told.stderr and "unrecognized arguments: --max-modle-len" in told.stderr

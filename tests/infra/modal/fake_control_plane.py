@@ -39,9 +39,7 @@ class Call:
     cancelled: bool = False
     output: Any = None
     logs: list[str] = field(default_factory=list)
-    collected: threading.Event = field(
-        default_factory=threading.Event
-    )  # the container has ended, its logs are whole
+    collected: threading.Event = field(default_factory=threading.Event)  # set once `logs` are whole
     results: list[Any] = field(default_factory=list)
 
 
@@ -57,6 +55,7 @@ class FakeControlPlane:
         self.mounts: list[Any] = []
         self.names: dict[str, str] = {}  # id of a Volume, Secret or Dict -> its name
         self.secrets_there = {"huggingface"}
+        self.volume_files: dict[tuple[str, str], list[str]] = {}  # by the Volume's name and a folder in it
         self.dicts: dict[str, dict[bytes, bytes]] = {}
         self.calls: dict[str, Call] = {}
         self.commits: list[tuple[str, Any]] = []
@@ -97,6 +96,7 @@ class FakeControlPlane:
         self.asked.clear()
         self.on_commit = lambda volume: None
         self.refused = ""
+        self.volume_files = {}
         self.secrets_there = {"huggingface"}
 
     def named(self, kind: str, name: str) -> str:

@@ -52,6 +52,13 @@ class ClientRpcs:
     def on_VolumeGetOrCreate(self, request: Any) -> Any:
         return api_pb2.VolumeGetOrCreateResponse(volume_id=self.plane.named("vo", request.deployment_name))
 
+    async def on_VolumeListFiles(self, request: Any) -> AsyncIterator[Any]:
+        files = self.plane.volume_files.get((self.plane.names[request.volume_id], request.path))
+        if files is None:
+            raise GRPCError(Status.NOT_FOUND, f"no such folder: {request.path}")
+        entries = [api_pb2.FileEntry(path=f"{request.path}/{name}") for name in files]
+        yield api_pb2.VolumeListFilesResponse(entries=entries)
+
     def on_SecretGetOrCreate(self, request: Any) -> Any:
         if request.deployment_name and request.deployment_name not in self.plane.secrets_there:
             raise GRPCError(Status.NOT_FOUND, f"Secret '{request.deployment_name}' not found")

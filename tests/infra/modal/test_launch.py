@@ -143,6 +143,18 @@ def test_a_secret_that_is_not_there_is_told_before_anything_is_built(plane: Fake
     assert not plane.images
 
 
+def test_an_output_dir_with_a_run_in_it_is_told_before_anything_is_built(plane: FakeControlPlane) -> None:
+    plane.volume_files["re-zero-checkpoints", "run"] = ["run.json", "checkpoints"]
+    flags = ("--output_dir", "run")
+    with pytest.raises(
+        ConfigError, match=r"(?s)output_dir.*run of the Volume re-zero-checkpoints holds.*--resume"
+    ):
+        launched(*flags)
+    assert not plane.images
+    assert list(runs()) == []
+    assert launched(*flags, resume=True).record.call_id
+
+
 def test_the_command_follows_the_logs_and_ends_with_the_runs_status(
     plane: FakeControlPlane, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
