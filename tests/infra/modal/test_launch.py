@@ -147,7 +147,7 @@ def test_an_output_dir_with_a_run_in_it_is_told_before_anything_is_built(plane: 
     plane.volume_files["re-zero-checkpoints", "run"] = ["run.json", "checkpoints"]
     flags = ("--output_dir", "run")
     with pytest.raises(
-        ConfigError, match=r"(?s)output_dir.*run of the Volume re-zero-checkpoints holds.*--resume"
+        ConfigError, match=r"(?s)output_dir.*run of the Volume re-zero-checkpoints is not empty.*--resume"
     ):
         launched(*flags)
     assert not plane.images
