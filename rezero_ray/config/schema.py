@@ -142,6 +142,11 @@ class SamplingConfig(Table):
     temperature: Annotated[float, Field(gt=0, le=2)] = Field(
         default=1.0, description="Sampling temperature; the learner divides its logits by the same."
     )
+    thinking: bool = Field(
+        default=True,
+        description="Let a model think before it answers, where its chat template knows `enable_thinking`; `false`: "
+        "it answers at once.",
+    )
 
 
 class AdvantageConfig(Table):
