@@ -81,7 +81,7 @@ def test_gpus_that_the_machine_lacks_are_named(tmp_path: Path) -> None:
 
 def test_one_gpu_is_to_be_shared(tmp_path: Path) -> None:
     one = Machine(gpu_gib=(80.0,), cpus=8, memory_gib=64.0, shm_gib=8.0)
-    assert "configs/overlays/single-gpu.toml" in refused(tmp_path, one, "--device=auto")
+    assert "configs/overlays/local-1gpu.toml" in refused(tmp_path, one, "--device=auto")
 
 
 def test_cuda_without_a_gpu_is_refused(tmp_path: Path) -> None:
