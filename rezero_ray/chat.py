@@ -24,9 +24,7 @@ class ChatTokenizer:
         self._special_ids = self.eos_ids | {number for number, token in added if token.special}
 
     @classmethod
-    def load(
-        cls, model: str, *, trust_remote_code: bool = False, thinking: bool = True
-    ) -> "ChatTokenizer":
+    def load(cls, model: str, *, trust_remote_code: bool = False, thinking: bool = True) -> "ChatTokenizer":
         from transformers import AutoTokenizer
 
         return cls(
@@ -105,7 +103,9 @@ class ChatTokenizer:
         return ids[ids.index(ends[0]) :]
 
     def _behind(self, marker: str, reply: Message, new_messages: Sequence[Message]) -> str:
-        rendered = self._render([{"role": "user", "content": "-"}, reply, *new_messages], None, self._thinking)
+        rendered = self._render(
+            [{"role": "user", "content": "-"}, reply, *new_messages], None, self._thinking
+        )
         return rendered.rpartition(marker)[2]
 
     def _render(self, messages: Sequence[Message], tools: Sequence[Any] | None, thinking: bool) -> str:

@@ -96,7 +96,9 @@ def _mamba(config: Config, facts: ModelFacts) -> Findings:
     the `out_proj` of its mixers (a fused kernel takes that weight past the module)."""
     kind, modules = facts.config.get("model_type"), config.trainer.model.lora.target_modules
     if facts.recurrent_layers and kind != _NEMOTRON_H:
-        what = f"the learner would carry the state of {kind}'s recurrent layers from one sequence into the next"
+        what = (
+            f"the learner would carry the state of {kind}'s recurrent layers from one sequence into the next"
+        )
         remedy = "take a model of attention layers, or Nemotron-H"
         return Findings([Problem("model.name", what, remedy, shown(config.model.name))])
     if "out_proj" not in modules or kind != _NEMOTRON_H:

@@ -1,4 +1,4 @@
-"""Every recipe under every overlay, alone and stacked as docs/recipes.md has it, is planned for its machine and fits."""
+"""Every recipe under every overlay, alone and stacked as in docs/recipes.md, is planned for its machine and fits."""
 
 import re
 from collections.abc import Sequence
