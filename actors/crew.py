@@ -38,7 +38,11 @@ class Scorers:
 
 @contextmanager
 def start_crew(config: Config, device: str) -> Iterator[Crew]:
-    """Reserve the bundles, start engines, ranks and workers side by side; end them with the context."""
+    """Reserve the bundles, start engines, ranks and workers side by side; end them with the context.
+
+    On a shared GPU the ranks wait for the engines: vLLM measures the memory that is free while it starts, and takes
+    what others take meanwhile for its own.
+    """
     plan = seating(config, device, nodes_of_cluster())
     with _reserved(plan, config) as group:
 
@@ -52,6 +56,8 @@ def start_crew(config: Config, device: str) -> Iterator[Crew]:
             make_ranks, lambda: await_seats(group, plan.ranks, config.limits.learner_start), config
         )
         with _scorers(config, device, plan, group) as (scorers, starting):
+            if device == "cuda" and set(config.inference_gpu_ids) & set(config.trainer_gpu_ids):
+                scorers.engines.started(starting)
             parameters = learners.start()
             scorers.engines.started(starting)
             yield Crew(scorers.engines, learners, scorers.environments, parameters, plan.bundles)

@@ -31,7 +31,9 @@ class EnvironmentWorker:
     def __init__(self, config: Config, environment: EnvConfig) -> None:
         self._config, self._settings = config, environment
         self._chat = ChatTokenizer.load(
-            config.model.name, trust_remote_code=config.trainer.model.trust_remote_code
+            config.model.name,
+            trust_remote_code=config.trainer.model.trust_remote_code,
+            thinking=config.orchestrator.sampling.thinking,
         )
         self._raw = raw_range_of(environment.id, environment.raw_reward_range, environment.reward_range)
         self._environment: EnvironmentSource = (

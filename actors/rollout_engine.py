@@ -208,7 +208,7 @@ def engine_arguments(config: Config, device: str, replica: int) -> dict[str, Any
         "max_model_len": length,
         "max_num_seqs": inference.model.max_num_seqs,
         "tensor_parallel_size": inference.parallel.tp,
-        "enable_prefix_caching": True,
+        "enable_prefix_caching": inference.model.enable_prefix_caching,
         "logprobs_mode": "processed_logprobs",
         "generation_config": "vllm",
         "seed": config.seed + replica,

@@ -14,26 +14,31 @@ class ChatTokenizer:
 
     Args:
         tokenizer: a `transformers` tokenizer with a chat template.
+        thinking: whether a template that lets the model think before it answers may do so.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, tokenizer: Any, *, thinking: bool = True) -> None:
+        self._tokenizer, self._thinking = tokenizer, thinking
         self.eos_ids: frozenset[int] = frozenset({tokenizer.eos_token_id} - {None})
         added = tokenizer.added_tokens_decoder.items()
         self._special_ids = self.eos_ids | {number for number, token in added if token.special}
 
     @classmethod
-    def load(cls, model: str, *, trust_remote_code: bool = False) -> "ChatTokenizer":
+    def load(cls, model: str, *, trust_remote_code: bool = False, thinking: bool = True) -> "ChatTokenizer":
         from transformers import AutoTokenizer
 
-        return cls(AutoTokenizer.from_pretrained(model, trust_remote_code=trust_remote_code))
+        return cls(
+            AutoTokenizer.from_pretrained(model, trust_remote_code=trust_remote_code), thinking=thinking
+        )
 
     def prompt_ids(
-        self, messages: Sequence[Message], tools: Sequence[Any] | None = None, *, thinking: bool = True
+        self, messages: Sequence[Message], tools: Sequence[Any] | None = None, *, thinking: bool | None = None
     ) -> list[int]:
-        """Ids of a conversation that the assistant is to answer; at once, without `thinking`, if it can."""
-        options = {} if thinking else {"enable_thinking": False}
-        return self._encode(self._render(messages, tools, **options))
+        """Ids of a conversation that the assistant is to answer; at once, without `thinking`, if it can.
+
+        `thinking` is the tokenizer's own when None.
+        """
+        return self._encode(self._render(messages, tools, self._thinking if thinking is None else thinking))
 
     def next_prompt_ids(
         self,
@@ -98,10 +103,13 @@ class ChatTokenizer:
         return ids[ids.index(ends[0]) :]
 
     def _behind(self, marker: str, reply: Message, new_messages: Sequence[Message]) -> str:
-        rendered = self._render([{"role": "user", "content": "-"}, reply, *new_messages], None)
+        rendered = self._render(
+            [{"role": "user", "content": "-"}, reply, *new_messages], None, self._thinking
+        )
         return rendered.rpartition(marker)[2]
 
-    def _render(self, messages: Sequence[Message], tools: Sequence[Any] | None, **options: bool) -> str:
+    def _render(self, messages: Sequence[Message], tools: Sequence[Any] | None, thinking: bool) -> str:
+        options = {} if thinking else {"enable_thinking": False}
         return str(
             self._tokenizer.apply_chat_template(
                 template_messages(messages),

@@ -45,6 +45,24 @@ def test_without_thinking_a_template_that_knows_how_lets_the_model_answer_at_onc
     assert chat.prompt_ids(FIRST, thinking=False) == chat.prompt_ids(FIRST)
 
 
+def test_a_tokenizer_without_thinking_answers_at_once_in_every_turn(chat: ChatTokenizer) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(SMOLLM2)
+    tokenizer.chat_template = (
+        "{% for message in messages %}{{ message.content }}<|im_end|>{% endfor %}"
+        "{{ '</think>' if enable_thinking is defined and not enable_thinking else '<think>' }}"
+    )
+    at_once, thinker = ChatTokenizer(tokenizer, thinking=False), ChatTokenizer(tokenizer)
+    (end,) = chat.eos_ids
+    for tokenizes, opening in ((at_once, "</think>"), (thinker, "<think>")):
+        first = tokenizes.prompt_ids(FIRST)
+        after = tokenizes.next_prompt_ids(first, [*ids_of(chat, REPLY), end], MORE[1:])
+        whole = tokenizes.prompt_ids([*FIRST, {"role": "assistant", "content": opening + REPLY}, *MORE[1:]])
+        turns = tokenizes.decode(after).split(opening)
+        assert len(turns) == 3 and turns[-1] == "" and after[: len(first)] == first
+        assert tokenizes.decode(after).replace(opening, "") == tokenizes.decode(whole).replace(opening, "")
+    assert at_once.prompt_ids(FIRST, thinking=True) == thinker.prompt_ids(FIRST)
+
+
 @pytest.mark.parametrize("new", [MORE, MORE[:1], MORE[1:]], ids=["two", "tool", "user"])
 def test_after_a_finished_reply_it_equals_rendering_the_whole_conversation(
     chat: ChatTokenizer, new: list[dict[str, str]]

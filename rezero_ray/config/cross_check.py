@@ -46,7 +46,7 @@ def _gpus(config: Config) -> Iterator[Problem]:
             f"{_gpu_list(shared)} stands in inference_gpu_ids and in trainer_gpu_ids: "
             "the engine would leave the learner no room",
             f"give each its own GPU, or share with at most {MAX_SHARED_GPU_UTILIZATION} "
-            "(configs/overlays/single-gpu.toml)",
+            "(configs/overlays/local-1gpu.toml)",
             shown(utilization),
             others=("inference_gpu_ids", "trainer_gpu_ids"),
         )

@@ -142,6 +142,11 @@ class SamplingConfig(Table):
     temperature: Annotated[float, Field(gt=0, le=2)] = Field(
         default=1.0, description="Sampling temperature; the learner divides its logits by the same."
     )
+    thinking: bool = Field(
+        default=True,
+        description="Let a model think before it answers, where its chat template knows `enable_thinking`; `false`: "
+        "it answers at once.",
+    )
 
 
 class AdvantageConfig(Table):
@@ -198,6 +203,9 @@ class InferenceModelConfig(Table):
         default=None, description="Prompt + completion, longest the engine takes; seq_len when unset."
     )
     max_num_seqs: PositiveInt = Field(default=256, description="Sequences decoded at one time.")
+    enable_prefix_caching: bool = Field(
+        default=True, description="Compute the prompt that a group shares once, by whole blocks of the cache."
+    )
     max_num_batched_tokens: PositiveInt | None = Field(
         default=None, description="Tokens in one engine step; vLLM's own default when unset."
     )

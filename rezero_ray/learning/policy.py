@@ -12,6 +12,7 @@ from torch import nn
 from rezero_ray.config.schema import Config
 from rezero_ray.learning import attention
 from rezero_ray.learning.head import TokenLogprobHead
+from rezero_ray.learning.recurrence import separate_segments
 from rezero_ray.records import Adapter, MicroBatch
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -71,6 +72,7 @@ def build_policy(config: Config) -> PolicyModel:
         trust_remote_code=config.trainer.model.trust_remote_code,
     )
     base.config.use_cache = False
+    separate_segments(base)
     lora = config.trainer.model.lora
     torch.manual_seed(config.seed)
     model = get_peft_model(

@@ -91,6 +91,45 @@ def make_tiny_deepseek_v3(
     return _save_random(DeepseekV3ForCausalLM, config, path, seed, tokenizer_from)
 
 
+def make_tiny_nemotron_h(
+    path: Path,
+    *,
+    hidden_size: int = 64,
+    seed: int = 0,
+    tokenizer_from: Path = DEFAULT_OUTPUT,
+) -> Path:
+    """Writes a random `NemotronHForCausalLM` to `path`; returns `path`.
+
+    It has the layers of Nemotron 3 Nano, each once and the Mamba-2 mixer twice. A chunk of the scan is shorter than a
+    sequence, and the least step of time is what the model's own code and vLLM take (Transformers takes
+    `time_step_min`). vLLM's CPU build has no Mamba-2.
+    """
+    from transformers import NemotronHConfig, NemotronHForCausalLM
+
+    config = NemotronHConfig(
+        **VOCABULARY,
+        hidden_size=hidden_size,
+        layers_block_type=["linear_attention", "moe", "full_attention", "linear_attention"],
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=32,
+        mamba_num_heads=4,
+        mamba_head_dim=32,
+        ssm_state_size=16,
+        n_groups=2,
+        chunk_size=4,
+        time_step_limit=(0.001, float("inf")),
+        n_routed_experts=4,
+        num_experts_per_tok=2,
+        moe_intermediate_size=hidden_size,
+        moe_shared_expert_intermediate_size=hidden_size,
+        max_position_embeddings=2048,
+        tie_word_embeddings=False,
+        initializer_range=hidden_size**-0.5,
+    )
+    return _save_random(NemotronHForCausalLM, config, path, seed, tokenizer_from)
+
+
 def _save_random(
     architecture: "type[PreTrainedModel]",
     config: "PretrainedConfig",
@@ -100,7 +139,7 @@ def _save_random(
 ) -> Path:
     """Saves the model of `config` with weights that depend on `seed` alone; torch's global generator stays.
 
-    Both models spread their weights by 1 / sqrt(hidden_size), so that layers keep the size of what passes
+    All spread their weights by 1 / sqrt(hidden_size), so that layers keep the size of what passes
     through and attention is far from uniform: with the customary 0.02 a change of `q_proj` would hardly show.
     """
     import torch

@@ -1,11 +1,14 @@
 """Shapes of the models that the recipes name, so that a recipe can be planned where the model is not.
 
-GLM-4.7-Flash is 60 GB: its figures are checked on a laptop before any machine that holds it is rented.
+Both have 60 GB: their figures are checked on a laptop before any machine that holds them is rented.
 """
 
 from collections.abc import Mapping
 
 Shape = tuple[int, ...]
+
+GLM_4_7_FLASH = "zai-org/GLM-4.7-Flash"
+NEMOTRON_3_NANO = "nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16"
 
 _GLM_4_7_FLASH = {
     "model_type": "glm4_moe_lite",
@@ -18,15 +21,41 @@ _GLM_4_7_FLASH = {
     "qk_rope_head_dim": 64,
 }
 
+_NEMOTRON_3_NANO = {
+    "model_type": "nemotron_h",
+    "hybrid_override_pattern": "MEMEM*EMEMEM*EMEMEM*EMEMEM*EMEMEM*EMEMEMEM*EMEMEMEME",
+    "hidden_size": 2688,
+    "num_hidden_layers": 52,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 2,
+    "head_dim": 128,
+    "vocab_size": 131_072,
+    "max_position_embeddings": 262_144,
+    "mamba_num_heads": 64,
+    "mamba_head_dim": 64,
+    "ssm_state_size": 128,
+    "n_groups": 8,
+    "conv_kernel": 4,
+    "chunk_size": 128,
+    "n_routed_experts": 128,
+}
+
+_CONFIGS: Mapping[str, Mapping[str, object]] = {
+    GLM_4_7_FLASH: _GLM_4_7_FLASH,
+    NEMOTRON_3_NANO: _NEMOTRON_3_NANO,
+}
+
 
 def known_config(name: str) -> Mapping[str, object] | None:
     """What matters here of the model's config.json, or None for a model that is not known."""
-    return _GLM_4_7_FLASH if name == "zai-org/GLM-4.7-Flash" else None
+    return _CONFIGS.get(name)
 
 
 def known_tensors(name: str) -> dict[str, Shape]:
-    """Weight names and shapes, as the model's safetensors headers would give them."""
-    return _glm_4_7_flash() if name == "zai-org/GLM-4.7-Flash" else {}
+    """Weight names and shapes, as Transformers holds them."""
+    if name == GLM_4_7_FLASH:
+        return _glm_4_7_flash()
+    return _nemotron_3_nano() if name == NEMOTRON_3_NANO else {}
 
 
 def _glm_4_7_flash() -> dict[str, Shape]:
@@ -50,6 +79,37 @@ def _glm_4_7_flash() -> dict[str, Shape]:
         tensors |= _mlp(f"{mlp}.shared_experts", hidden, 1536)
         tensors[f"{mlp}.experts.gate_up_proj"] = (64, 2 * 1536, hidden)
         tensors[f"{mlp}.experts.down_proj"] = (64, hidden, 1536)
+    return tensors
+
+
+def _nemotron_3_nano() -> dict[str, Shape]:
+    """NemotronH: a layer is a Mamba-2 mixer (M), 128 experts of two matrices and a shared one (E), or attention (*).
+
+    Sources: `NemotronHConfig` and the model in Transformers 5.23; the values of config.json as public converters of
+    the checkpoint have them. They add up to the model card's 31.6 B.
+    """
+    hidden, vocabulary, inner, heads, conv = 2688, 131_072, 64 * 64, 64, 64 * 64 + 2 * 8 * 128
+    tensors: dict[str, Shape] = {
+        "model.embeddings.weight": (vocabulary, hidden),
+        "lm_head.weight": (vocabulary, hidden),
+    }
+    for layer, kind in enumerate(str(_NEMOTRON_3_NANO["hybrid_override_pattern"])):
+        mixer = f"model.layers.{layer}.mixer"
+        if kind == "M":
+            tensors[f"{mixer}.in_proj.weight"] = (inner + conv + heads, hidden)
+            tensors[f"{mixer}.conv1d.weight"] = (conv, 1, 4)
+            tensors[f"{mixer}.out_proj.weight"] = (hidden, inner)
+        elif kind == "E":
+            tensors[f"{mixer}.gate.weight"] = (128, hidden)
+            tensors[f"{mixer}.shared_experts.up_proj.weight"] = (3712, hidden)
+            tensors[f"{mixer}.shared_experts.down_proj.weight"] = (hidden, 3712)
+            tensors[f"{mixer}.experts.up_proj"] = (128, 1856, hidden)
+            tensors[f"{mixer}.experts.down_proj"] = (128, hidden, 1856)
+        else:
+            tensors[f"{mixer}.q_proj.weight"] = (32 * 128, hidden)
+            tensors[f"{mixer}.k_proj.weight"] = (2 * 128, hidden)
+            tensors[f"{mixer}.v_proj.weight"] = (2 * 128, hidden)
+            tensors[f"{mixer}.o_proj.weight"] = (hidden, 32 * 128)
     return tensors
 
 

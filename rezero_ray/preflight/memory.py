@@ -14,6 +14,9 @@ from rezero_ray.preflight.model_facts import ModelFacts
 GIB = 1024**3
 
 LAYER_VALUES_PER_HIDDEN = 60  # values that one layer's forward and backward hold, per token and hidden unit
+SCAN_VALUES_PER_STATE = 20
+"""float32 values that a Mamba-2 layer holds, per token, head and unit of its state, in Transformers' torch scan.
+It keeps 14 for the backward pass (464 kB a token, counted with Nemotron 3 Nano's shapes); the rest is in flight."""
 GPU_PROCESS_BYTES = 2 * GIB  # CUDA context, communication buffers, kernels' workspaces, graphs
 CPU_PROCESS_BYTES = 1 * GIB  # torch with its libraries, imported
 
@@ -52,8 +55,13 @@ def adapter_bytes(config: Config, facts: ModelFacts) -> int:
 
 
 def kv_bytes_per_token(config: Config, facts: ModelFacts) -> int | None:
-    """Of the engine's cache: one latent vector a layer with MLA, else keys and values of every KV head."""
-    layers = facts.number("num_hidden_layers")
+    """Of the engine's cache: one latent vector a layer with MLA, else keys and values of every KV head.
+
+    None where the shapes of what the cache holds are not known.
+    """
+    if state_bytes_per_sequence(config, facts) is None:
+        return None
+    layers = facts.attention_layers
     latent, rope = facts.number("kv_lora_rank"), facts.number("qk_rope_head_dim")
     if layers is not None and latent is not None and rope is not None:
         return layers * (latent + rope) * _width(config)
@@ -65,11 +73,32 @@ def kv_bytes_per_token(config: Config, facts: ModelFacts) -> int | None:
     return layers * 2 * kv_heads * head * _width(config)
 
 
+def state_bytes_per_sequence(config: Config, facts: ModelFacts) -> int | None:
+    """Of the engine's cache, for the recurrent layers of a hybrid model: convolution, and state in float32.
+
+    vLLM keeps a second state of each sequence where it caches prefixes. None where the shapes are not known.
+    """
+    if not facts.recurrent_layers:
+        return 0
+    heads, head, state = (
+        facts.number(key) for key in ("mamba_num_heads", "mamba_head_dim", "ssm_state_size")
+    )
+    groups, kernel = facts.number("n_groups"), facts.number("conv_kernel")
+    if heads is None or head is None or state is None or groups is None or kernel is None:
+        return None
+    convolution = (heads * head + 2 * groups * state) * (kernel - 1) * _width(config)
+    states = 2 if config.inference.model.enable_prefix_caching else 1
+    return facts.recurrent_layers * states * (heads * head * state * 4 + convolution)
+
+
 def engine_need(config: Config, facts: ModelFacts, device: str) -> Need:
     """One GPU of an engine without its KV cache, which takes what is left; on the CPU the whole engine."""
     weights = facts.parameters * _width(config) / config.inference.parallel.tp
     slots = config.orchestrator.max_async_level + 2  # versions in use, and the one being loaded
     terms = [Term("weights", weights, floor=True), Term("adapters", slots * adapter_bytes(config, facts))]
+    if states := state_bytes_per_sequence(config, facts):
+        count = config.inference.model.max_num_seqs
+        terms.append(Term("states", count * states / config.inference.parallel.tp))
     if device == "cpu":
         cache = config.inference.cpu_kv_cache_gib * GIB
         return Need((*terms, Term("KV cache", cache, floor=True), Term("process", CPU_PROCESS_BYTES)))
@@ -83,10 +112,10 @@ def learner_need(config: Config, facts: ModelFacts, device: str) -> Need:
     threshold = config.trainer.zero.param_persistence_threshold
     whole = sum(size for shape in facts.tensors.values() if (size := math.prod(shape)) < threshold)
     sharded = facts.parameters - whole
-    layers = facts.number("num_hidden_layers") or 1
+    layers = facts.number("num_hidden_layers") or len(facts.layer_kinds) or 1
     hidden, vocabulary = facts.number("hidden_size") or 0, facts.number("vocab_size") or 0
-    gathered = min(sharded, config.trainer.zero.prefetch_bucket_size + sharded // layers)
-    one_layer = tokens * hidden * LAYER_VALUES_PER_HIDDEN * width
+    gathered = min(sharded, config.trainer.zero.prefetch_bucket_size + facts.largest_layer)
+    one_layer = tokens * max(hidden * LAYER_VALUES_PER_HIDDEN * width, _scan_bytes(facts))
     recompute = config.trainer.model.gradient_checkpointing
     kept = layers * tokens * hidden * width if recompute else (layers - 1) * one_layer
     logits = 2 * min(config.trainer.model.logits_chunk, tokens) * vocabulary * 4
@@ -101,6 +130,12 @@ def learner_need(config: Config, facts: ModelFacts, device: str) -> Need:
             Term("process", CPU_PROCESS_BYTES if device == "cpu" else GPU_PROCESS_BYTES),
         )
     )
+
+
+def _scan_bytes(facts: ModelFacts) -> int:
+    """Of a recurrent layer, per token."""
+    heads, state = facts.number("mamba_num_heads") or 0, facts.number("ssm_state_size") or 0
+    return heads * state * SCAN_VALUES_PER_STATE * 4 if facts.recurrent_layers else 0
 
 
 def _width(config: Config) -> int:

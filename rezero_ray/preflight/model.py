@@ -10,6 +10,7 @@ from rezero_ray.preflight.model_facts import ModelFacts, find_model
 SMOLLM2 = "models/SmolLM2-135M-Instruct"
 
 _TARGETS = "trainer.model.lora.target_modules"
+_NEMOTRON_H = "nemotron_h"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model", "tekken.json")
 
 
@@ -29,7 +30,7 @@ def examine_model(
     presence = _presence(name, facts, must_be_here, elsewhere)
     if facts is None:
         return None, presence + _mla(config, None)
-    checks = (_mla, _modules, _length, _heads)
+    checks = (_mla, _mamba, _modules, _length, _heads)
     files = _template(name, facts) + _tokenizer(name, facts)
     return facts, presence + together(check(config, facts) for check in checks) + files
 
@@ -88,6 +89,22 @@ def _mla(config: Config, facts: ModelFacts | None) -> Findings:
             )
         ]
     )
+
+
+def _mamba(config: Config, facts: ModelFacts) -> Findings:
+    """Recurrent layers: the learner keeps packed sequences apart in Nemotron-H alone, and PEFT takes no adapter on
+    the `out_proj` of its mixers (a fused kernel takes that weight past the module)."""
+    kind, modules = facts.config.get("model_type"), config.trainer.model.lora.target_modules
+    if facts.recurrent_layers and kind != _NEMOTRON_H:
+        what = (
+            f"the learner would carry the state of {kind}'s recurrent layers from one sequence into the next"
+        )
+        remedy = "take a model of attention layers, or Nemotron-H"
+        return Findings([Problem("model.name", what, remedy, shown(config.model.name))])
+    if "out_proj" not in modules or kind != _NEMOTRON_H:
+        return Findings()
+    what = f"PEFT takes no adapter on the out_proj of {facts.name}: Mamba's fused kernel would pass it by"
+    return Findings([Problem(_TARGETS, what, 'drop "out_proj"; in_proj can be trained', shown(modules))])
 
 
 def _modules(config: Config, facts: ModelFacts) -> Findings:

@@ -13,6 +13,8 @@ from typing import Any
 from rezero_ray.preflight.known_models import Shape, known_config, known_tensors
 
 _LAYER = re.compile(r"\.layers\.(\d+)\.")
+_RECURRENT = frozenset({"M", "mamba", "linear_attention"})
+_WITHOUT_CACHE = _RECURRENT | {"E", "-", "moe", "mlp"}
 _MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 
 
@@ -44,6 +46,36 @@ class ModelFacts:
             if isinstance(table.get(key), int):
                 return int(table[key])
         return None
+
+    @cached_property
+    def layer_kinds(self) -> tuple[str, ...]:
+        """A hybrid model's kind of each layer, in its own words; empty where all layers are alike."""
+        for key in ("hybrid_override_pattern", "layers_block_type", "layer_types"):
+            kinds = self.config.get(key)
+            if isinstance(kinds, str | list) and kinds:
+                return tuple(map(str, kinds))
+        return ()
+
+    @property
+    def attention_layers(self) -> int | None:
+        """Layers that keep keys and values of every token."""
+        if not self.layer_kinds:
+            return self.number("num_hidden_layers")
+        return sum(kind not in _WITHOUT_CACHE for kind in self.layer_kinds)
+
+    @property
+    def recurrent_layers(self) -> int:
+        """Layers that keep a state of fixed size for a sequence, whatever its length (Mamba)."""
+        return sum(kind in _RECURRENT for kind in self.layer_kinds)
+
+    @cached_property
+    def largest_layer(self) -> int:
+        """Parameters of the largest layer."""
+        sizes: dict[str, int] = {}
+        for name, shape in self.tensors.items():
+            if layer := _LAYER.search(name):
+                sizes[layer[1]] = sizes.get(layer[1], 0) + math.prod(shape)
+        return max(sizes.values(), default=0)
 
     @cached_property
     def linear_modules(self) -> dict[str, list[Shape]]:

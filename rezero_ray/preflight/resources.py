@@ -35,7 +35,7 @@ def _gpus(config: Config, machine: Machine, device: Device) -> Findings:
             what = f"this machine has {count} GPU{'s' if count > 1 else ''}, numbered from 0"
             remedy = f'name ids from 0 to {count - 1}, or write device = "cpu" (configs/overlays/cpu.toml)'
             if count == 1:
-                remedy = "share it: configs/overlays/single-gpu.toml"
+                remedy = "share it: configs/overlays/local-1gpu.toml"
             findings.problems.append(Problem(key, what, remedy, shown(ids)))
     return findings
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from rezero_ray.batch import build_batch, micro_batches, single_sequence
 from rezero_ray.config.schema import Config
 from rezero_ray.learning.policy import PolicyModel, build_policy, encode_adapter, micro_batch_tensors
-from rezero_ray.models.tiny import make_tiny_deepseek_v3, make_tiny_llama
+from rezero_ray.models.tiny import make_tiny_deepseek_v3, make_tiny_llama, make_tiny_nemotron_h
 from rezero_ray.records import Group, MicroBatch
 from tests.record_builders import SMOLLM2, make_config, make_group, make_rollout
 
@@ -23,6 +23,7 @@ torch.set_num_threads(1)
 MODELS = {
     "llama": (make_tiny_llama, ["q_proj", "v_proj", "o_proj", "down_proj"]),
     "deepseek_v3": (make_tiny_deepseek_v3, ["q_a_proj", "q_b_proj", "kv_b_proj", "o_proj"]),
+    "nemotron_h": (make_tiny_nemotron_h, ["q_proj", "v_proj", "o_proj", "in_proj"]),
 }
 TEMPERATURE = 0.8
 ATTENTIONS = ("sdpa", "eager")

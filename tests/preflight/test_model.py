@@ -35,6 +35,39 @@ def test_the_known_shapes_of_glm_4_7_flash_have_its_published_size() -> None:
     assert facts.linear_modules["o_proj"] == [(2048, 5120)] * 47
 
 
+def test_the_known_shapes_of_nemotron_3_nano_have_its_published_size() -> None:
+    facts = find_model("nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16")
+    assert facts is not None and not facts.multi_head_latent_attention
+    assert facts.parameters == pytest.approx(31.58e9, rel=1e-3)  # the model card's 31.6 B
+    assert (facts.recurrent_layers, facts.attention_layers) == (23, 6)
+    assert facts.linear_modules["in_proj"] == [(2 * 4096 + 2 * 8 * 128 + 64, 2688)] * 23
+    assert facts.largest_layer == 128 * (2 * 2688 * 1856 + 2688) + 2 * 2688 * 3712
+
+
+def make_recurrent(folder: Path, model_type: str) -> Path:
+    """A model's files; its layers are a Mamba mixer and an attention."""
+    model = make_model(folder)
+    config = json.loads((model / "config.json").read_text())
+    kinds = {"model_type": model_type, "layer_types": ["linear_attention", "full_attention"]}
+    (model / "config.json").write_text(json.dumps(config | kinds))
+    return model
+
+
+def test_the_out_proj_of_a_mamba_mixer_is_refused_as_peft_would(tmp_path: Path) -> None:
+    model = make_recurrent(tmp_path / "nemotron", "nemotron_h")
+    message = complaint(
+        tmp_path, f"--model.name={model}", '--trainer.model.lora.target_modules=["q_proj", "out_proj"]'
+    )
+    assert "PEFT takes no adapter on the out_proj" in message and "in_proj can be trained" in message
+
+
+def test_recurrent_layers_whose_sequences_the_learner_cannot_keep_apart_are_refused(tmp_path: Path) -> None:
+    model = make_recurrent(tmp_path / "other", "qwen3_next")
+    assert "from one sequence into the next" in complaint(tmp_path, f"--model.name={model}")
+    config = load_config([tmp_path / "right.toml"], [f"--model.name={make_model(tmp_path / 'plain')}"])
+    assert preflight(config, for_run=False, machine=MACHINE).facts is not None
+
+
 def test_kv_b_proj_on_a_latent_attention_model_is_refused_with_both_ways_out(tmp_path: Path) -> None:
     model = make_model(tmp_path / "latent", latent=True)
     flags = [f"--model.name={model}", '--trainer.model.lora.target_modules=["q_b_proj", "kv_b_proj"]']

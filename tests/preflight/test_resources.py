@@ -1,5 +1,6 @@
 """What the machine must have, the arithmetic behind it, and the plan that shows it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,13 @@ import pytest
 from rezero_ray.config import Config, ConfigError, load_config
 from rezero_ray.plan import Plan, make_plan, render_plan
 from rezero_ray.preflight import Machine, preflight
-from rezero_ray.preflight.memory import GIB, adapter_parameters, kv_bytes_per_token, learner_need
+from rezero_ray.preflight.memory import (
+    GIB,
+    adapter_parameters,
+    kv_bytes_per_token,
+    learner_need,
+    state_bytes_per_sequence,
+)
 from rezero_ray.preflight.model_facts import find_model
 from tests.config.run_request import write_right
 
@@ -34,6 +41,23 @@ def test_the_adapter_of_the_recipe_has_the_size_that_its_comment_says() -> None:
 def test_the_kv_cache_of_latent_attention_is_one_vector_a_layer() -> None:
     assert GLM is not None
     assert kv_bytes_per_token(glm(), GLM) == 54_144  # 47 layers x (512 + 64) x 2 bytes
+
+
+def test_a_hybrid_models_cache_is_keys_of_its_attention_layers_and_a_state_for_each_sequence() -> None:
+    """Nemotron 3 Nano: 6 layers of 2 KV heads of 128; 23 of 64 heads of 64 x 128 in float32, 3 inputs of 6,144."""
+    facts = find_model("nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16")
+    assert facts is not None
+    assert kv_bytes_per_token(glm(), facts) == 6 * 2 * 2 * 128 * 2
+    one = 23 * (64 * 64 * 128 * 4 + 3 * 6144 * 2)
+    assert state_bytes_per_sequence(glm("--inference.model.enable_prefix_caching=false"), facts) == one
+    assert state_bytes_per_sequence(glm(), facts) == 2 * one
+    assert GLM is not None and state_bytes_per_sequence(glm(), GLM) == 0
+
+
+def test_a_cache_whose_shapes_are_not_known_is_unknown() -> None:
+    assert GLM is not None
+    unknown = replace(GLM, config={**GLM.config, "layer_types": ["linear_attention", "full_attention"]})
+    assert kv_bytes_per_token(glm(), unknown) is None
 
 
 def test_a_learner_rank_needs_what_the_hand_made_budget_says() -> None:
@@ -81,7 +105,7 @@ def test_gpus_that_the_machine_lacks_are_named(tmp_path: Path) -> None:
 
 def test_one_gpu_is_to_be_shared(tmp_path: Path) -> None:
     one = Machine(gpu_gib=(80.0,), cpus=8, memory_gib=64.0, shm_gib=8.0)
-    assert "configs/overlays/single-gpu.toml" in refused(tmp_path, one, "--device=auto")
+    assert "configs/overlays/local-1gpu.toml" in refused(tmp_path, one, "--device=auto")
 
 
 def test_cuda_without_a_gpu_is_refused(tmp_path: Path) -> None:
