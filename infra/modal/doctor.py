@@ -48,7 +48,7 @@ def examine_there(config: Config) -> Answer:
 def app_of(table: ModalInfraConfig) -> tuple[Any, Any]:
     """The App and its function, with the run's image, resources and Volumes; it is tried once."""
     app = modal_client().App(f"{table.app}-doctor", include_source=False)
-    function = app.function(name="doctor", timeout=60 * MINUTES, startup_timeout=3600, **resources_of(table))(
+    function = app.function(name="look", timeout=60 * MINUTES, startup_timeout=3600, **resources_of(table))(
         look
     )
     return app, function
