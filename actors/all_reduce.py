@@ -38,7 +38,6 @@ class Waits(msgspec.Struct, frozen=True):
 DEFAULT_WAITS = Waits()
 
 
-@ray.remote(max_restarts=0)
 class AllReduceRank:
     """One rank. Every public method but `address` and `compute` is collective."""
 
@@ -112,7 +111,7 @@ def measure_ranks(
     device: str,
     dtype: str,
     waits: Waits = DEFAULT_WAITS,
-    rank_class: Any = AllReduceRank,
+    rank_class: type[AllReduceRank] = AllReduceRank,
 ) -> RanksFigures:
     """Start a rank in each of the learner's seats and let them sum and reckon.
 
@@ -120,7 +119,8 @@ def measure_ranks(
         RunError: of kind `learner`, where a rank fails, dies or does not answer; the message says in what.
     """
     count = len(plan.ranks)
-    ranks = [seat(rank_class, group, where).remote(i, count, device) for i, where in enumerate(plan.ranks)]
+    actor = ray.remote(max_restarts=0)(rank_class)
+    ranks = [seat(actor, group, where).remote(i, count, device) for i, where in enumerate(plan.ranks)]
     try:
         return _measured(ranks, device, dtype, waits)
     finally:
