@@ -27,7 +27,13 @@ OK, BAD = 0, 1
 
 NODE_SECONDS = 120.0  # for every node to be examined: two seconds where nothing is wrong
 
-STAND_IN = ("--max_steps", "1", "--output_dir", ".", "--model.name", "-", "--orchestrator.env.0.id", "none")
+STAND_IN = {
+    "max_steps": "1",
+    "output_dir": ".",
+    "model.name": "-",
+    "orchestrator.env.0.id": "none",
+    "inference.gpu_memory_utilization": "0.5",
+}
 """What a config must have, for a place that no run is named for."""
 
 _EPILOG = """\
@@ -51,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
     own, overrides = split_arguments([word for word in argv if word != "--json"])
     options = _parser().parse_args(own)
     files, as_lines = options.files, "--json" in argv
-    request = read_request(files, overrides) if files else read_request([], _stand_in(overrides))
+    request = read_request(files, overrides) if files else read_request([], stand_in(overrides))
     try:
         with request.locating():
             report = _report(request.config, named=bool(files))
@@ -65,10 +71,11 @@ def main(argv: Sequence[str]) -> int:
     return BAD if report.verdict == "bad" else OK
 
 
-def _stand_in(overrides: Sequence[str]) -> list[str]:
+def stand_in(overrides: Sequence[str]) -> list[str]:
     """A config with all GPUs of this machine as ranks, or two ranks on the CPU; flags win."""
     ranks = list(range(len(this_machine().gpu_gib))) or [1, 2]
-    return [*STAND_IN, "--trainer_gpu_ids", str(ranks), *overrides]
+    keys = {**STAND_IN, "trainer_gpu_ids": str(ranks)}
+    return [*(f"--{key}={value}" for key, value in keys.items()), *overrides]
 
 
 def _report(config: Config, *, named: bool) -> Report:

@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 from rezero_ray.place.records import Gpu
@@ -17,11 +18,20 @@ from rezero_ray.place.records import Gpu
 SECONDS = 20.0
 """A healthy driver answers in one or two, with eight GPUs and no persistence daemon."""
 
+DEV = Path("/dev")
+
 _QUERY = "name,memory.total,memory.used,driver_version"
 
 
 class DriverError(Exception):
     """The driver could not be asked; the message says why."""
+
+
+def devices() -> bool:
+    """Whether the kernel shows GPUs (of NVIDIA's; in WSL one device for all), and CUDA_VISIBLE_DEVICES leaves any."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1", "NoDevFiles"):
+        return False
+    return any(DEV.glob("nvidia[0-9]*")) or (DEV / "dxg").exists()
 
 
 def gpus() -> list[Gpu]:

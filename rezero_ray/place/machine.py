@@ -1,7 +1,9 @@
 """All measurements of one machine that take neither Ray nor torch."""
 
+import os
 import platform
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -9,7 +11,6 @@ import msgspec
 from rezero_ray.place import gpus, limits
 from rezero_ray.place.folder import measure_folder
 from rezero_ray.place.records import Gpu, MachineFigures
-from rezero_ray.preflight.machine import this_machine
 
 SHM = Path("/dev/shm")
 
@@ -48,19 +49,19 @@ def measure_machine(disk: Path | None, effort: Effort) -> MachineFigures:
 
 
 def _gpus() -> tuple[list[Gpu], list[list[bool]] | None, str]:
-    """The driver is asked only where the machine seems to have GPUs."""
-    if not this_machine().gpu_gib:
+    """GPUs, peers, and what kept the driver from telling them. It is asked for both at once: each takes a second."""
+    if not gpus.devices():
         return [], None, ""
     found: list[Gpu] = []
-    try:
-        found = gpus.gpus()
-        return found, gpus.peers() if len(found) > 1 else None, ""
-    except gpus.DriverError as error:
-        return found, None, str(error)
+    with ThreadPoolExecutor(2) as pool:
+        names, matrix = pool.submit(gpus.gpus), pool.submit(gpus.peers)
+        try:
+            found = names.result()
+            return found, matrix.result() if len(found) > 1 else None, ""
+        except gpus.DriverError as error:
+            return found, None, str(error)
 
 
 def _ray_folder() -> Path:
     """Where Ray keeps logs and what its object store spills."""
-    import os
-
     return Path(os.environ.get("RAY_TMPDIR") or "/tmp")

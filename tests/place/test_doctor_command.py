@@ -4,9 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from infra.local.table import LocalInfraConfig
 from rezero_ray import cli, doctor
+from rezero_ray.config import load_config
 from rezero_ray.place.machine import Effort
 from rezero_ray.place.report import CACHE, from_json
+from rezero_ray.preflight.machine import Machine
 from tests.config.run_request import write_right
 
 
@@ -45,6 +48,17 @@ def test_as_json_it_is_one_line(
     assert (report.by, report.device, report.verdict) == ("doctor", "cuda", "bad")
     assert report.machines[0].figures.disk is not None
     assert report.machines[0].figures.disk.path == str(tmp_path)
+
+
+@pytest.mark.parametrize(("gpus", "ranks"), [(0, [1, 2]), (1, [0]), (4, [0, 1, 2, 3])])
+def test_without_a_toml_all_gpus_of_this_machine_are_ranks(
+    gpus: int, ranks: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(gpu_gib=(79.6,) * gpus, cpus=2, memory_gib=16.0, shm_gib=8.0)
+    monkeypatch.setattr(doctor, "this_machine", lambda: machine)
+    config = load_config([], doctor.stand_in(["--infra.num_cpus", "2"]))
+    assert config.trainer_gpu_ids == ranks
+    assert config.infra == LocalInfraConfig(num_cpus=2)
 
 
 def test_a_backend_without_a_doctor_says_where_to_run_it(

@@ -60,14 +60,25 @@ def test_a_sick_driver_is_told_and_not_waited_for(
 def test_a_driver_that_fails_leaves_the_rest_of_the_machine_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """nvidia-smi answers the preflight's question, and not the doctor's; there is no libcuda either."""
-    nvidia_smi(
-        tmp_path, monkeypatch, 'case "$*" in *driver_version*) echo broken >&2; exit 9;; *) echo 81559;; esac'
-    )
+    nvidia_smi(tmp_path, monkeypatch, "echo broken >&2; exit 9")
+    (tmp_path / "nvidia0").touch()
+    monkeypatch.setattr(gpus, "DEV", tmp_path)
     found = measure_machine(None, QUICK)
     assert found.gpus == []
     assert found.gpus_error == "broken"
     assert found.shm.write_gb_s is not None
+
+
+def test_a_machine_without_devices_is_not_asked_about_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nvidia_smi(tmp_path, monkeypatch, "echo broken >&2; exit 9")
+    monkeypatch.setattr(gpus, "DEV", tmp_path / "dev")
+    assert measure_machine(None, QUICK).gpus_error == ""
+    monkeypatch.setattr(gpus, "DEV", tmp_path)
+    (tmp_path / "nvidia0").touch()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert measure_machine(None, QUICK).gpus_error == ""
 
 
 class FakeCuda:

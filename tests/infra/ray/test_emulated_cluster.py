@@ -16,11 +16,13 @@ from infra.local.table import LocalInfraConfig
 from infra.ray.bootstrap import start
 from infra.ray.launcher import RayJob, launch, runs
 from infra.ray.table import RayInfraConfig
+from rezero_ray import cli
 from rezero_ray.config import Config, ConfigError
 from rezero_ray.config.loading import load_config
 from rezero_ray.errors import RunError
 from rezero_ray.models.tiny import make_tiny_llama
 from rezero_ray.place.machine import Effort
+from rezero_ray.place.report import from_json
 from tests.infra.dashboard import statuses
 from tests.infra.ray.emulated_cluster import EmulatedCluster
 from tests.record_builders import SMOLLM2, make_config
@@ -108,6 +110,32 @@ def test_the_doctor_looks_at_every_node_and_a_rank_that_hangs_is_told_and_ended(
     while (left := processes_named("ray::HangingRank")) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not left
+
+
+def test_the_doctor_as_a_job_tells_what_the_cluster_will_never_have(
+    cluster: EmulatedCluster,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("REZERO_DOCTOR_CACHE", str(tmp_path / "cache"))
+    keys = {
+        "infra.kind": "ray",
+        "infra.address": cluster.dashboard,
+        "infra.submit": "true",
+        "infra.python": sys.executable,
+        "infra.trainer_labels": '{ rezero = "nowhere" }',
+        "model.name": str(SMOLLM2),
+        "output_dir": str(tmp_path / "run"),
+    }
+    flags = [word for key, value in keys.items() for word in (f"--{key}", value)]
+    assert cluster.token
+    with with_token(cluster.token):
+        assert cli.main(["doctor", *map(str, RECIPE), *flags, "--json"]) == 1
+    report = from_json(capsys.readouterr().out.splitlines()[-1])
+    (finding,) = report.findings
+    assert (report.kind, finding.what, finding.verdict) == ("ray", "Ray cluster", "bad")
+    assert "no node is labelled {'rezero': 'nowhere'}" in finding.value
 
 
 def processes_named(begin: str) -> list[str]:
