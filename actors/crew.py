@@ -5,13 +5,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from ray.util.placement_group import PlacementGroup, remove_placement_group
+from ray.util.placement_group import PlacementGroup
 
 from actors.engine_group import EngineGroup
 from actors.environment_group import EnvironmentGroup
 from actors.environment_worker import EnvironmentWorker
 from actors.learner_rank import LearnerGroup, LearnerRank
-from actors.placement import Seating, await_seats, nodes_of_cluster, reserve, seat, seating
+from actors.placement import Seating, await_seats, nodes_of_cluster, reserved, seat, seating
 from actors.rollout_engine import RolloutEngine
 from rezero_ray.config.schema import Config
 from rezero_ray.errors import RunError
@@ -44,7 +44,7 @@ def start_crew(config: Config, device: str) -> Iterator[Crew]:
     what others take meanwhile for its own.
     """
     plan = seating(config, device, nodes_of_cluster())
-    with _reserved(plan, config) as group:
+    with reserved(plan, config.limits.cluster) as group:
 
         def make_ranks() -> list[Any]:
             return [
@@ -68,20 +68,11 @@ def start_scorers(config: Config, device: str) -> Iterator[Scorers]:
     """The same without a learner."""
     plan = seating(config.model_copy(update={"trainer_gpu_ids": []}), device, nodes_of_cluster())
     with (
-        _reserved(plan, config) as group,
+        reserved(plan, config.limits.cluster) as group,
         _scorers(config, device, plan, group) as (scorers, starting),
     ):
         scorers.engines.started(starting)
         yield scorers
-
-
-@contextmanager
-def _reserved(plan: Seating, config: Config) -> Iterator[PlacementGroup]:
-    group = reserve(plan, config.limits.cluster)
-    try:
-        yield group
-    finally:
-        remove_placement_group(group)
 
 
 @contextmanager

@@ -5,7 +5,8 @@ inference and for training is one bundle, shared by halves. `[infra]` may ask fo
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -187,6 +188,16 @@ def reserve(plan: Seating, seconds: float) -> PlacementGroup:
         what = f"waited {seconds:.0f} s for a placement group: {_described(plan, nodes)}, part of it taken"
         raise RunError("cluster", f"{what}. {_REMEDY}")
     return group
+
+
+@contextmanager
+def reserved(plan: Seating, seconds: float) -> Iterator[PlacementGroup]:
+    """As `reserve`; given back with the context."""
+    group = reserve(plan, seconds)
+    try:
+        yield group
+    finally:
+        remove_placement_group(group)
 
 
 _REMEDY = "Ask for fewer GPUs or environment workers or other labels, or give Ray more (infra.num_cpus, more nodes)."

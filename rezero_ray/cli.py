@@ -15,6 +15,7 @@ VERBS = {
     "train": "train; the same as python -m rezero_ray.train",
     "check": "look for everything that could go wrong with a request, or with one environment; start nothing",
     "plan": "print what a run would be: bundles, tokens, adapter, memory",
+    "doctor": "measure the place: memory, shared memory, disk, GPUs, what the ranks exchange",
     "show": "print the rollouts of a step for a reader",
     "eval": "score a model, or a run's adapter beside its base, on held-out tasks",
     "serve": "serve a model, or runs' adapters beside their base model, by the OpenAI API",
@@ -25,8 +26,15 @@ VERBS = {
     "stop": "ask a launched run to save a checkpoint and end",
 }
 
-OF_A_RUN = {"show": "show", "eval": "evaluate", "serve": "serve", "export": "export", "replay": "replay"}
-"""Verbs that are about a run that is there, and the module of each."""
+MODULES = {
+    "doctor": "doctor",
+    "show": "show",
+    "eval": "evaluate",
+    "serve": "serve",
+    "export": "export",
+    "replay": "replay",
+}
+"""Verbs that are a module of their own, loaded when they are asked for."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,8 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         verb, rest = arguments[0], arguments[1:]
         if verb == "train":
             return train.main(rest, prog="rezero train")
-        if verb in OF_A_RUN:
-            return train.answered(lambda: _of_a_run(verb, rest))
+        if verb in MODULES:
+            return train.answered(lambda: _of_its_module(verb, rest))
         if verb == "check":
             return train.answered(lambda: check.main(rest, examine))
         if verb in ("runs", "logs", "stop"):
@@ -53,8 +61,8 @@ def _look(verb: str, own: Sequence[str], overrides: Sequence[str]) -> int:
     return train.show_plan(request, resume=options.resume, with_config=False)
 
 
-def _of_a_run(verb: str, arguments: Sequence[str]) -> int:
-    return int(importlib.import_module(f"rezero_ray.{OF_A_RUN[verb]}").main(arguments))
+def _of_its_module(verb: str, arguments: Sequence[str]) -> int:
+    return int(importlib.import_module(f"rezero_ray.{MODULES[verb]}").main(arguments))
 
 
 def _launched(verb: str, arguments: Sequence[str]) -> int:

@@ -15,6 +15,8 @@ from rezero_ray.config import Config
 from rezero_ray.errors import RunError
 from rezero_ray.evaluation import held_out_prompts, scores_of
 from rezero_ray.interruption import StopRequest
+from rezero_ray.place.examination import look_at_start
+from rezero_ray.place.report import every_finding, pretty
 from rezero_ray.preflight.machine import this_machine
 from rezero_ray.records import Adapter
 from rezero_ray.reporting.reporter import Reporter
@@ -36,6 +38,9 @@ def run_training(config: Config, *, resume: bool) -> int:
     with ExitStack() as stack:
         reporter = stack.enter_context(Reporter(config, directory))
         try:
+            place = look_at_start(config, device)
+            directory.keep_doctor(pretty(place))
+            reporter.place(every_finding(place))
             cluster = stack.enter_context(start_cluster(config, gpus=gpus))
             stop = stack.enter_context(StopRequest())
             reporter.cluster(cluster.found, cluster.dashboard, cluster.logs, cluster.token_command)

@@ -64,6 +64,10 @@ class RunDirectory:
         self.run |= fields
         self._write("run.json", json.dumps(self.run, indent=2) + "\n")
 
+    def keep_doctor(self, report: bytes) -> None:
+        """What was measured of the place, as JSON."""
+        self._write("doctor.json", report.decode() + "\n")
+
     def end(self, status: str) -> None:
         self.update(status=status, ended=_now(), phase=None)
 

@@ -20,20 +20,28 @@ def app_of(table: ModalInfraConfig, name: str, config_id: str) -> tuple[Any, Any
     app = modal.App(name, tags={"run": name, "config_id": config_id}, include_source=False)
     function = app.function(
         name=FUNCTION,
-        image=image_of(table),
-        gpu=table.gpu or None,
-        cpu=table.cpu,
-        memory=int(table.memory_gib * 1024),
-        volumes={
-            folder: modal.Volume.from_name(volume, create_if_missing=True)
-            for folder, volume in table.volumes().items()
-        },
-        secrets=[modal.Secret.from_name(table.secret)],
-        region=table.region or None,
         timeout=int(table.timeout_hours * 3600),
         startup_timeout=3600,
         retries=modal.Retries(max_retries=table.retries, initial_delay=0.0, backoff_coefficient=1.0),
-        max_containers=1,
-        single_use_containers=True,
+        **resources_of(table),
     )(container.train)
     return app, function
+
+
+def resources_of(table: ModalInfraConfig) -> dict[str, Any]:
+    """The machine of a run, as the arguments of `App.function`."""
+    modal = modal_client()
+    return {
+        "image": image_of(table),
+        "gpu": table.gpu or None,
+        "cpu": table.cpu,
+        "memory": int(table.memory_gib * 1024),
+        "volumes": {
+            folder: modal.Volume.from_name(volume, create_if_missing=True)
+            for folder, volume in table.volumes().items()
+        },
+        "secrets": [modal.Secret.from_name(table.secret)],
+        "region": table.region or None,
+        "max_containers": 1,
+        "single_use_containers": True,
+    }

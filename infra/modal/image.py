@@ -52,4 +52,5 @@ def environment_of(table: ModalInfraConfig) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "HF_HOME": f"{table.home}/.cache/huggingface",
         "VLLM_CACHE_ROOT": f"{table.home}/.cache/vllm",
+        "REZERO_DOCTOR_CACHE": f"{table.home}/checkpoints/.doctor",  # on a Volume, for the runs to come
     }

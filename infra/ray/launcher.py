@@ -118,10 +118,7 @@ def launch(config: Config, *, resume: bool, force_new: bool) -> RayJob:
     """
     table = config.infra
     assert isinstance(table, RayInfraConfig)
-    client = _client(table.address)
-    open_at = answers_without_token(client.get_address()) if table.require_token else None
-    if open_at is not None:
-        raise ConfigError([Problem("infra.require_token", open_to_anybody(open_at), "", shown(True))])
+    client = guarded_client(table)
     if table.address is not None:
         print(f"to come back to it: export RAY_ADDRESS={client.get_address()}")
     name = _free_name(client, config, force_new=force_new)
@@ -143,6 +140,19 @@ def launch(config: Config, *, resume: bool, force_new: bool) -> RayJob:
                 raise ConfigError([problem]) from error
             raise _refusal(RayJob(client, name), "is this configuration", _AGAIN) from error
     return RayJob(client, name)
+
+
+def guarded_client(table: RayInfraConfig) -> Any:
+    """Ray's own client of the cluster that the table names.
+
+    Raises:
+        ConfigError: it does not answer, does not take our token or asks nobody for one.
+    """
+    client = _client(table.address)
+    open_at = answers_without_token(client.get_address()) if table.require_token else None
+    if open_at is not None:
+        raise ConfigError([Problem("infra.require_token", open_to_anybody(open_at), "", shown(True))])
+    return client
 
 
 def runs() -> Sequence[RayJob]:

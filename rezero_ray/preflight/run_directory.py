@@ -30,7 +30,7 @@ def examine_output(config: Config, facts: ModelFacts | None = None, *, resume: b
             return _refused(config, f"{ancestor} is not writable: {why}", "name a directory you may write to")
         if holds_a_run(directory):
             return _existing(config, directory, resume)
-        free, needed = shutil.disk_usage(ancestor).free, _checkpoints_bytes(config, facts)
+        free, needed = shutil.disk_usage(ancestor).free, checkpoints_bytes(config, facts)
         if free < needed:
             what = f"its checkpoints need {needed / GIB:.2f} GiB, {free / GIB:.2f} are free in {ancestor}"
             return _refused(config, what, "name a directory with more room, or lower ckpt.keep_last")
@@ -54,12 +54,14 @@ def _not_writable(directory: Path) -> str | None:
         return error.strerror or str(error)
 
 
-def _checkpoints_bytes(config: Config, facts: ModelFacts | None) -> float:
-    """Those that are kept and the one being written: adapter in fp32 and in the model's dtype, AdamW's moments."""
-    if facts is None:
-        return 0
-    one = 12 * adapter_parameters(config, facts) + adapter_bytes(config, facts)
-    return (config.ckpt.keep_last + 1) * one
+def checkpoint_bytes(config: Config, facts: ModelFacts) -> int:
+    """Of one: adapter in fp32 and in the model's dtype, AdamW's moments."""
+    return 12 * adapter_parameters(config, facts) + adapter_bytes(config, facts)
+
+
+def checkpoints_bytes(config: Config, facts: ModelFacts | None) -> int:
+    """Those that are kept and the one being written; 0 where the model is not known."""
+    return 0 if facts is None else (config.ckpt.keep_last + 1) * checkpoint_bytes(config, facts)
 
 
 def _existing(config: Config, directory: Path, resume: bool) -> Findings:

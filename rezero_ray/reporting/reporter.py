@@ -1,7 +1,7 @@
 """One reporter for the controller: console, metrics.jsonl, MLflow and the report behind it."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -10,6 +10,7 @@ from typing import Any
 from rezero_ray.agreement import CanaryResult
 from rezero_ray.config import Config
 from rezero_ray.evaluation import Score
+from rezero_ray.place.records import Finding
 from rezero_ray.records import Group
 from rezero_ray.reporting.console import ConsoleReporter
 from rezero_ray.reporting.evaluation_table import evaluation_line
@@ -51,6 +52,12 @@ class Reporter:
 
     def say(self, line: str) -> None:
         self._console.say(line)
+
+    def place(self, findings: Iterable[Finding]) -> None:
+        """What the place lacks: the run goes on, and says why it may fail."""
+        for finding in findings:
+            if finding.verdict != "ok":
+                self.say(f"{finding.what} is {finding.verdict}: {finding.value}. {finding.remedy}")
 
     def cluster(self, found: str, dashboard: str | None, logs: str, token_command: str) -> None:
         if found:

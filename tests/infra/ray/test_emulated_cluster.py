@@ -5,7 +5,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,13 @@ from infra.local.table import LocalInfraConfig
 from infra.ray.bootstrap import start
 from infra.ray.launcher import RayJob, launch, runs
 from infra.ray.table import RayInfraConfig
+from rezero_ray import cli
 from rezero_ray.config import Config, ConfigError
 from rezero_ray.config.loading import load_config
 from rezero_ray.errors import RunError
 from rezero_ray.models.tiny import make_tiny_llama
+from rezero_ray.place.machine import Effort
+from rezero_ray.place.report import from_json
 from tests.infra.dashboard import statuses
 from tests.infra.ray.emulated_cluster import EmulatedCluster
 from tests.record_builders import SMOLLM2, make_config
@@ -68,6 +71,79 @@ def labels_by_node() -> dict[str, str]:
     import ray
 
     return {node["NodeID"]: node["Labels"].get("rezero", "") for node in ray.nodes() if node["Alive"]}
+
+
+@pytest.mark.usefixtures("token")
+def test_the_doctor_looks_at_every_node_and_a_rank_that_hangs_is_told_and_ended(
+    cluster: EmulatedCluster, tmp_path: Path
+) -> None:
+    """The hang is the hardest there is: the process is stopped, and answers nobody."""
+    from actors.all_reduce import Waits, measure_ranks
+    from actors.node_examiner import examine_nodes
+    from actors.placement import nodes_of_cluster, reserved, seating
+    from tests.infra.hanging_rank import HangingRank
+
+    config = make_config(infra__kind="ray", trainer_gpu_ids=[1, 2], **LABELS)
+    with start(RayInfraConfig(address=cluster.address), gpus=0):
+        plan = seating(config, "cpu", nodes_of_cluster())
+        with reserved(plan, 60) as group:
+            nodes = examine_nodes(
+                plan, group, disk=tmp_path, effort=Effort(shm_mib=4, disk_mib=4), seconds=60
+            )
+            assert [node.is_drivers for node in nodes] == [True, False, False]
+            assert sorted((node.engines, node.ranks) for node in nodes[1:]) == [(0, 2), (1, 0)]
+            assert [node.figures.disk is not None for node in nodes] == [True, False, False]
+            assert all(abs(node.figures.clock_offset_s) < 0.1 for node in nodes)
+            began = time.monotonic()
+            with pytest.raises(RunError, match="waited 3 s for 2 ranks to sum a large tensor; no answer"):
+                measure_ranks(
+                    plan,
+                    group,
+                    device="cpu",
+                    dtype="float32",
+                    waits=Waits(start=60, exchange=3),
+                    rank_class=HangingRank,
+                )
+            told = time.monotonic() - began
+    assert told < 60, "three seconds of it for the sum, the others for torch"
+    deadline = time.monotonic() + 20
+    while (left := processes_named("ray::HangingRank")) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not left
+
+
+def test_the_doctor_as_a_job_tells_what_the_cluster_will_never_have(
+    cluster: EmulatedCluster,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("REZERO_DOCTOR_CACHE", str(tmp_path / "cache"))
+    keys = {
+        "infra.kind": "ray",
+        "infra.address": cluster.dashboard,
+        "infra.submit": "true",
+        "infra.python": sys.executable,
+        "infra.trainer_labels": '{ rezero = "nowhere" }',
+        "model.name": str(SMOLLM2),
+        "output_dir": str(tmp_path / "run"),
+    }
+    flags = [word for key, value in keys.items() for word in (f"--{key}", value)]
+    assert cluster.token
+    with with_token(cluster.token):
+        assert cli.main(["doctor", *map(str, RECIPE), *flags, "--json"]) == 1
+    report = from_json(capsys.readouterr().out.splitlines()[-1])
+    (finding,) = report.findings
+    assert (report.kind, finding.what, finding.verdict) == ("ray", "Ray cluster", "bad")
+    assert "no node is labelled {'rezero': 'nowhere'}" in finding.value
+
+
+def processes_named(begin: str) -> list[str]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            found.append(path.read_text("utf-8", errors="replace"))
+    return [name for name in found if name.startswith(begin)]
 
 
 @pytest.mark.usefixtures("token")
