@@ -121,6 +121,8 @@ class Spending:
 
 def refusal(config: Config, directory: Path) -> Problem | None:
     """Why a run that is to go on cannot take one more step; None where it can, or has none to take."""
+    if config.budget.max_usd is None and config.budget.max_hours is None:
+        return None
     attempts, rows = attempts_of(directory), read_metrics(directory)
     if not attempts or (rows and rows[-1]["step"] >= config.max_steps):
         return None
