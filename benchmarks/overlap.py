@@ -39,6 +39,7 @@ from workload import RECIPES
 from rezero_ray.codec import encode
 from rezero_ray.config import Config
 from rezero_ray.config.loading import load_config
+from rezero_ray.cost import NO_RATE
 from rezero_ray.records import Adapter, Bytes, Group, Rollout, Sizes, StepReport
 from rezero_ray.schedule import Send
 
@@ -159,6 +160,7 @@ def measure(level: int, steps: int) -> dict[str, Any]:
     from rezero_ray.reporting.reporter import Reporter
     from rezero_ray.run import Training
     from rezero_ray.run_directory import RunDirectory
+    from rezero_ray.spending import Spending
 
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         config = sleeping_config(level, steps, str(Path(folder, "run")))
@@ -182,7 +184,8 @@ def measure(level: int, steps: int) -> dict[str, Any]:
                 marks.append((time.monotonic(), time.process_time()))
 
         saver = stack.enter_context(CheckpointWriter(directory.path, 3, reporter.checkpoint))
-        TimedTraining(config, crew, directory, reporter, saver, stop).run(resume=False)
+        spending = stack.enter_context(Spending(config, NO_RATE, directory))
+        TimedTraining(config, crew, directory, reporter, saver, stop, spending).run(resume=False)
         rows = directory.metrics()
     (begun, cpu_begun), (ended, cpu_ended) = marks[1], marks[-1]
     return {

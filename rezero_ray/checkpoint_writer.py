@@ -1,5 +1,6 @@
 """Saves checkpoints beside the run: the loop is held up by copying the state, not by writing it."""
 
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -11,12 +12,16 @@ from rezero_ray.records import Adapter, Bytes
 
 
 class CheckpointWriter:
-    """One checkpoint at a time, in a thread of its own; leaving the context waits for the last."""
+    """One checkpoint at a time, in a thread of its own; leaving the context waits for the last.
+
+    `seconds` is how long the longest took to be written; None before the first was.
+    """
 
     def __init__(self, output_dir: Path, keep_last: int, on_saved: Callable[[Path], None]) -> None:
         self._output_dir, self._keep_last, self._on_saved = output_dir, keep_last, on_saved
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
+        self.seconds: float | None = None
 
     def __enter__(self) -> "CheckpointWriter":
         return self
@@ -50,5 +55,7 @@ class CheckpointWriter:
             raise RunError("checkpoint", f"cannot be written: {error}") from error
 
     def _write(self, state: checkpoint.RunState, learner: Bytes, adapter: Adapter) -> None:
+        began = time.monotonic()
         path = checkpoint.save(self._output_dir, state, learner, adapter, keep_last=self._keep_last)
+        self.seconds = max(self.seconds or 0.0, time.monotonic() - began)
         self._on_saved(path)

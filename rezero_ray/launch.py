@@ -5,7 +5,9 @@ import sys
 from collections.abc import Callable, Sequence
 
 from infra.launcher import Handle, Launcher, launchers
+from infra.rates import rate_of
 from rezero_ray.config import ConfigError, Problem, Request
+from rezero_ray.cost import cost_lines
 from rezero_ray.preflight import preflight
 
 DONE = 0
@@ -16,6 +18,8 @@ def launch(launcher: Launcher, request: Request, *, resume: bool, force_new: boo
     with request.locating():
         for note in preflight(request.config, resume=resume).notes:
             print(f"note: {note}", file=sys.stderr)
+        for line in cost_lines(rate_of(request.config.infra), None, request.config.max_steps, None):
+            print(line, flush=True)
         run = launcher.launch(request.config, resume=resume, force_new=force_new)
     print(f"launched {run.name}: {run.address}")
     return follow(run)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rezero_ray.config import Config
+from rezero_ray.cost import NO_RATE, NoRate, Rate, cost_lines, dollars
 from rezero_ray.preflight import Device, Machine, ModelFacts
 from rezero_ray.preflight.memory import (
     GIB,
@@ -98,12 +99,14 @@ def _kv_tokens(config: Config, facts: ModelFacts, engine: Bundle, device: Device
     return max(0, int((engine.has_gib * GIB - engine.need.bytes) * config.inference.parallel.tp / per_token))
 
 
-def render_plan(plan: Plan, config: Config, notes: tuple[str, ...] = ()) -> str:
+def render_plan(
+    plan: Plan, config: Config, notes: tuple[str, ...] = (), rate: Rate | NoRate = NO_RATE
+) -> str:
     """The plan in lines to read; each also stands by itself for grep."""
-    return "\n".join(_lines(plan, config, notes))
+    return "\n".join(_lines(plan, config, notes, rate))
 
 
-def _lines(plan: Plan, config: Config, notes: tuple[str, ...]) -> Iterator[str]:
+def _lines(plan: Plan, config: Config, notes: tuple[str, ...], rate: Rate | NoRate) -> Iterator[str]:
     kind = "GPU" if plan.device == "cuda" else "CPU share"
     inference, training = len(config.inference_gpu_ids), len(config.trainer_gpu_ids)
     yield f"bundles: {inference} inference + {training} training ({kind} each, one placement group)"
@@ -132,9 +135,18 @@ def _lines(plan: Plan, config: Config, notes: tuple[str, ...]) -> Iterator[str]:
     if plan.kv_tokens is not None:
         yield f"KV cache of an engine: about {plan.kv_tokens:,} tokens"
     yield f"steps: {plan.steps}, checkpoints: {plan.checkpoints} (the last {config.ckpt.keep_last} are kept)"
+    yield from cost_lines(rate, None, plan.steps, None)
+    if config.budget.max_usd or config.budget.max_hours:
+        yield f"budget: {_budget(config)}; the run stops with a checkpoint before it would pass that"
     yield f"output: {config.output_dir}"
     for note in notes:
         yield f"note: {note}"
+
+
+def _budget(config: Config) -> str:
+    usd, hours = config.budget.max_usd, config.budget.max_hours
+    limits = [*([dollars(usd)] if usd else []), *([f"{hours:g} hours"] if hours else [])]
+    return "at most " + " and ".join(limits)
 
 
 def _bundle_line(bundle: Bundle, device: Device) -> str:

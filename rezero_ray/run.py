@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from actors.crew import Crew, start_crew
 from actors.rollout_stream import RolloutStream
 from infra.bootstrap import start_cluster
+from infra.rates import rate_of
 from rezero_ray import checkpoint
 from rezero_ray.agreement import mismatch_kl, require_match
 from rezero_ray.batch import build_batch
@@ -24,18 +25,21 @@ from rezero_ray.reporting.step_metrics import StepLosses, StepTimes, step_metric
 from rezero_ray.run_directory import RunDirectory
 from rezero_ray.sampler import PromptSampler
 from rezero_ray.schedule import RolloutSchedule, limits_of
+from rezero_ray.spending import Spending
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130
 
 
 def run_training(config: Config, *, resume: bool) -> int:
-    """Train as configured. Returns the exit status: 0 done, 1 failed, 130 interrupted with a checkpoint."""
+    """Train as configured. Returns the exit status: 0 done, or stopped by its budget with a checkpoint; 1 failed;
+    130 interrupted with a checkpoint."""
     device = this_machine().device(config)
     resume = resume or config.ckpt.resume == "auto"
     directory = RunDirectory(config, device=device)
     gpus = len(set(config.inference_gpu_ids) | set(config.trainer_gpu_ids)) if device == "cuda" else 0
     status, code = "failed", FAILED
     with ExitStack() as stack:
+        spending = stack.enter_context(Spending(config, rate_of(config.infra), directory))
         reporter = stack.enter_context(Reporter(config, directory))
         try:
             place = look_at_start(config, device)
@@ -47,16 +51,30 @@ def run_training(config: Config, *, resume: bool) -> int:
             crew = stack.enter_context(start_crew(config, device))
             saver = CheckpointWriter(directory.path, config.ckpt.keep_last, reporter.checkpoint)
             stack.enter_context(saver)
-            Training(config, crew, directory, reporter, saver, stop).run(resume=resume)
-            status, code = ("interrupted", INTERRUPTED) if stop.requested else ("done", DONE)
+            Training(config, crew, directory, reporter, saver, stop, spending).run(resume=resume)
+            stopped = spending.stopped is not None
+            status, code = outcome(interrupted=stop.requested, out_of_budget=stopped, steps=directory.done)
         except RunError as error:
             reporter.say(f"failed: {error}")
         except KeyboardInterrupt:
             status, code = "interrupted", INTERRUPTED
         finally:
             directory.end(status)
-            reporter.end(status)
+            reporter.end(status, spending.lines(steps=directory.done))
     return code
+
+
+def outcome(*, interrupted: bool, out_of_budget: bool, steps: int) -> tuple[str, int]:
+    """The status of a run that has not failed, for run.json, and its exit status.
+
+    A budget that let it take `steps` steps has been kept to, and a checkpoint is there; one that was used up by the
+    start has bought nothing.
+    """
+    if interrupted:
+        return "interrupted", INTERRUPTED
+    if out_of_budget:
+        return "out of budget", DONE if steps else FAILED
+    return "done", DONE
 
 
 class Training:
@@ -70,9 +88,10 @@ class Training:
         reporter: Reporter,
         saver: CheckpointWriter,
         stop: StopRequest,
+        spending: Spending,
     ) -> None:
         self._config, self._crew, self._directory = config, crew, directory
-        self._reporter, self._saver, self._stop = reporter, saver, stop
+        self._reporter, self._saver, self._stop, self._spending = reporter, saver, stop, spending
         self._sizes = crew.environments.sizes()
         self._schedule = RolloutSchedule(self._sampler_at_the_start(), limits_of(config))
         self._start = self._schedule.state()
@@ -89,14 +108,20 @@ class Training:
             self._probe = self._check_agreement()
         self._crew.engines.watch(self._schedule.version, self._probe)
         self._stop.armed = True
+        self._spending.ready()
         self._evaluate()
+        self._spending.look_ahead(self._schedule.version, self._saver.seconds)
         self._step_began = time.monotonic()
-        while self._schedule.version < self._config.max_steps and not self._stop.requested:
+        while self._schedule.version < self._config.max_steps and not self._is_stopping():
             try:
                 self._step()
             except RunError as error:
                 self._recover(error)
+                self._spending.look_ahead(self._schedule.version, self._saver.seconds)
         self._saver.finish()
+
+    def _is_stopping(self) -> bool:
+        return self._stop.requested or self._spending.stopped is not None
 
     def _step(self) -> None:
         """Wait for a batch, train, publish, report, save. Rollouts of later steps go on meanwhile."""
@@ -126,9 +151,11 @@ class Training:
             train=train.seconds,
             sync=sync.seconds,
         )
-        row = step_metrics(groups, batch, report, times, losses) | self._evaluate()
+        self._spending.pace.stepped(times.step)
+        row = step_metrics(groups, batch, report, times, losses) | self._evaluate() | self._spending.metrics()
         self._reporter.step(row, groups)
-        if step == config.max_steps or step % config.ckpt.interval == 0 or self._stop.requested:
+        self._spending.look_ahead(self._schedule.version, self._saver.seconds)
+        if step == config.max_steps or step % config.ckpt.interval == 0 or self._is_stopping():
             self._save(step, adapter)
 
     def _require_same_policy(self, version: int) -> None:
@@ -142,14 +169,15 @@ class Training:
     def _evaluate(self) -> dict[str, float]:
         """Score the newest policy on held-out tasks where that is due. Returns what metrics.jsonl says of it."""
         settings, version = self._config.orchestrator.eval, self._schedule.version
-        if settings is None or version in {s.policy_version for s in self._directory.evaluations()}:
+        if settings is None or not settings.is_due(version, self._config.max_steps):
             return {}
-        if version % settings.interval and version != self._config.max_steps:
+        if version in {s.policy_version for s in self._directory.evaluations()}:
             return {}
         prompts = held_out_prompts({n: s.held_out for n, s in self._sizes.items()}, self._config, settings)
         with self._reporter.phase("evaluation", len(prompts)) as phase:
-            groups = self._stream.held_out(prompts, version, settings, lambda: self._stop.requested)
+            groups = self._stream.held_out(prompts, version, settings, self._gives_up_evaluating)
         self._step_began += phase.seconds
+        self._spending.pace.evaluated(phase.seconds)
         if groups is None:
             return {}
         scores = scores_of(prompts, groups, version, settings)
@@ -157,6 +185,9 @@ class Training:
         return {key: value for score in scores for key, value in score.metrics().items()} | {
             "time/eval": phase.seconds
         }
+
+    def _gives_up_evaluating(self) -> bool:
+        return self._stop.requested or self._spending.used_up()
 
     def _losses(self) -> StepLosses:
         """What the step under way had to do without; counted anew from here."""

@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import secrets
+import threading
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -43,7 +44,8 @@ class RunDirectory:
         self.path = Path(config.output_dir).expanduser()
         self.path.mkdir(parents=True, exist_ok=True)
         (self.path / "rollouts").mkdir(exist_ok=True)
-        previous = self._read_run()
+        previous = read_run(self.path)
+        self._updating = threading.Lock()
         self.run: dict[str, Any] = {
             "run_id": previous.get("run_id") or f"{config_id(config)}-{secrets.token_hex(4)}",
             "config_id": config_id(config),
@@ -54,15 +56,17 @@ class RunDirectory:
             "versions": _versions(),
             "hardware": {"device": device, "cpus": os.cpu_count(), "machine": platform.machine()},
             "mlflow_run_id": previous.get("mlflow_run_id"),
+            "attempts": previous.get("attempts", []),
         }
         self.done = 0
         self._write("config.toml", dump_toml(config))
         self.update()
 
     def update(self, **fields: Any) -> None:
-        """Set fields of run.json."""
-        self.run |= fields
-        self._write("run.json", json.dumps(self.run, indent=2) + "\n")
+        """Set fields of run.json; from any thread."""
+        with self._updating:
+            self.run |= fields
+            self._write("run.json", json.dumps(self.run, indent=2) + "\n")
 
     def keep_doctor(self, report: bytes) -> None:
         """What was measured of the place, as JSON."""
@@ -120,16 +124,18 @@ class RunDirectory:
         """Record every rollout that step `step` was trained on."""
         return write_step(self.path, step, groups, advantages)
 
-    def _read_run(self) -> dict[str, Any]:
-        try:
-            return dict(json.loads((self.path / "run.json").read_text("utf-8")))
-        except (FileNotFoundError, json.JSONDecodeError):
-            return {}
-
     def _write(self, name: str, text: str) -> None:
         partial = self.path / f"{name}.partial"
         partial.write_text(text, "utf-8")
         partial.replace(self.path / name)
+
+
+def read_run(run: Path) -> dict[str, Any]:
+    """run.json of a run directory; empty where there is none, or none that can be read."""
+    try:
+        return dict(json.loads((run / "run.json").read_text("utf-8")))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:

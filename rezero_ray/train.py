@@ -1,6 +1,7 @@
 """`python -m rezero_ray.train A.toml [B.toml ...] [--dotted.key value ...] [--dry-run] [--resume]`.
 
-Exit status: 0 done; 1 it failed while running; 2 the request is wrong; 130 interrupted, checkpoint saved.
+Exit status: 0 done, or stopped by its budget with a checkpoint; 1 it failed while running; 2 the request is wrong;
+130 interrupted, checkpoint saved.
 """
 
 import argparse
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from infra.examination import examine
 from infra.launcher import launcher_of
+from infra.rates import rate_of
 from rezero_ray.config import ConfigError, Problem, Request, dump_toml, read_request
 from rezero_ray.config.flags import split_arguments
 from rezero_ray.plan import make_plan, render_plan
@@ -34,7 +36,8 @@ overriding keys:
 
 _EXIT_STATUS = """
 exit status:
-  0 done   1 failed while running   2 the request is wrong   130 interrupted, checkpoint saved
+  0 done, or stopped by its budget, checkpoint saved   1 failed while running   2 the request is wrong
+  130 interrupted, checkpoint saved
 """
 
 
@@ -71,7 +74,7 @@ def show_plan(request: Request, *, resume: bool, with_config: bool) -> int:
     with request.locating():
         found = preflight(config, resume=resume, for_run=False)
     plan = make_plan(config, found.facts, found.machine, found.device)
-    text = render_plan(plan, config, found.notes)
+    text = render_plan(plan, config, found.notes, rate_of(config.infra))
     if with_config:  # all of what is printed is one TOML file then
         text = dump_toml(config) + "\n" + textwrap.indent(text, "# ")
     print(text, flush=True)

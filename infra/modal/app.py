@@ -10,8 +10,10 @@ from infra.modal.table import ModalInfraConfig
 FUNCTION = "train"
 
 
-def app_of(table: ModalInfraConfig, name: str, config_id: str) -> tuple[Any, Any]:
+def app_of(table: ModalInfraConfig, name: str, config_id: str, hours: float | None) -> tuple[Any, Any]:
     """The App and its function, as they will be sent; Modal's bills are grouped by the App's tags.
+
+    `hours` is what the budget leaves a run, if it has one: no attempt may take longer, whatever it is stuck in.
 
     An App each, because a retry takes the newest definition of its function: with one App for all, launching
     a second run would change what the first comes back as.
@@ -20,7 +22,7 @@ def app_of(table: ModalInfraConfig, name: str, config_id: str) -> tuple[Any, Any
     app = modal.App(name, tags={"run": name, "config_id": config_id}, include_source=False)
     function = app.function(
         name=FUNCTION,
-        timeout=int(table.timeout_hours * 3600),
+        timeout=max(1, int(3600 * min(table.timeout_hours, hours or table.timeout_hours))),
         startup_timeout=3600,
         retries=modal.Retries(max_retries=table.retries, initial_delay=0.0, backoff_coefficient=1.0),
         **resources_of(table),

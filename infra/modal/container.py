@@ -6,6 +6,7 @@ is told to `rezero runs`, and what Modal says (preemption, stop) becomes the com
 """
 
 import contextlib
+import json
 import os
 import re
 import secrets
@@ -25,7 +26,7 @@ from infra.modal.bootstrap import DASHBOARD_PORT, DASHBOARD_URL, RUN_NAME
 from infra.modal.client import modal_client
 from infra.modal.records import HEARTBEAT_SECONDS, Records, RunRecord
 from infra.modal.table import ModalInfraConfig
-from rezero_ray.config.infra_table import LAUNCHED
+from rezero_ray.config.infra_table import LAUNCHED, PAID_SINCE
 
 PREEMPTION_SECONDS = 25.0
 """Modal gives a container 30 seconds. A step that takes longer is lost, and taken again."""
@@ -82,6 +83,7 @@ class Attempt:
         with contextlib.ExitStack() as stack:
             store = self._mlflow_store()
             variables = os.environ | {LAUNCHED: "1", RUN_NAME: self._record.name}
+            variables |= {PAID_SINCE: str(_began())}
             variables |= {"MLFLOW_TRACKING_URI": f"sqlite:///{store}/mlflow.db"}
             variables |= stack.enter_context(self._dashboard())
             command = stack.enter_context(self._command())
@@ -113,7 +115,7 @@ class Attempt:
         if answer == "again":
             self._tell(status="failed, to be tried again")
             raise AttemptFailedError(f"ended with {process.returncode} after step {self._record.step}")
-        self._tell(status=answer)
+        self._tell(status=self._status() if answer == "done" else answer)
         return WRONG_REQUEST if answer == "refused" else process.returncode
 
     def _keep(self) -> None:
@@ -134,7 +136,7 @@ class Attempt:
         self._checkpoints.commit()
         if step > self._record.step:
             print(f"checkpoint of step {step} is on the Volume {self._table.checkpoints_volume}", flush=True)
-        self._tell(step=step)
+        self._tell(step=step, cost=self._cost())
 
     def _let_end(self, process: subprocess.Popen[bytes], seconds: float) -> None:
         """Ctrl-C for the command, which finishes its step and saves; what still lives after `seconds` is killed."""
@@ -146,6 +148,18 @@ class Attempt:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+    def _status(self) -> str:
+        """Why the run itself says that it ended: `done` or `out of budget`."""
+        return str(json.loads((self._output / "run.json").read_text("utf-8"))["status"])
+
+    def _cost(self) -> float | None:
+        """Dollars until the last recorded step, of all attempts; None where the run does not know."""
+        try:
+            last = (self._output / "metrics.jsonl").read_text("utf-8").splitlines()[-1]
+            return float(json.loads(last)["cost/usd"])
+        except (OSError, LookupError, ValueError):  # no step yet, a line cut short, or no rate
+            return None
 
     def _tell(self, **changes: Any) -> None:
         self._record = self._records.update(self._record, **changes)
@@ -197,6 +211,13 @@ def newest_step(output_dir: Path) -> int:
     """The step of the newest checkpoint that is complete; 0 where there is none."""
     found = (path.parent.name for path in output_dir.glob("checkpoints/step_*/COMPLETE.json"))
     return max((int(match[1]) for name in found if (match := re.fullmatch(r"step_(\d+)", name))), default=0)
+
+
+def _began() -> float:
+    """Unix time at which this process, the container's own, was started."""
+    import psutil
+
+    return float(psutil.Process().create_time())
 
 
 def _free_port() -> int:

@@ -13,7 +13,9 @@ from infra.modal.client import modal_answers, modal_client
 from infra.modal.examination import examine
 from infra.modal.records import ENDED, Records, RunRecord
 from infra.modal.table import ModalInfraConfig
+from infra.rates import rate_of
 from rezero_ray.config import Config, ConfigError, Problem, config_id, dump_toml
+from rezero_ray.cost import Rate, dollars
 
 INTERRUPTED = 130
 
@@ -33,6 +35,7 @@ class ModalRun:
             ("config_id", record.config_id),
             ("output_dir", record.output_dir),
             ("launched", time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(record.launched))),
+            ("cost", "not known yet" if record.cost is None else dollars(record.cost)),
             ("Ray dashboard", record.ray_dashboard or "not open"),
             ("its token", record.ray_token or "none yet"),
         ]
@@ -153,7 +156,9 @@ def _call(
     records: Records, table: ModalInfraConfig, config: Config, record: RunRecord, *, resume: bool
 ) -> RunRecord:
     modal = modal_client()
-    app, function = app_of(table, record.name, record.config_id)
+    rate = rate_of(table)
+    hours = config.budget.hours(rate.usd_per_hour if isinstance(rate, Rate) else None)
+    app, function = app_of(table, record.name, record.config_id, hours)
     print(
         f"deploying {record.name}; the image is built first where it is new, which takes minutes", flush=True
     )

@@ -19,15 +19,15 @@ SILENT_SECONDS = 180.0
 
 HEARTBEAT_SECONDS = 30.0
 
-ENDED = ("done", "failed", "refused", "stopped")
+ENDED = ("done", "out of budget", "failed", "refused", "stopped")
 
 
 @dataclass(frozen=True)
 class RunRecord:
     """A run: one configuration, one App, one call of its function, in one container after another.
 
-    `name` is the App's. `starts` holds the step after which each attempt began. `ray_token` is a secret of the
-    run; who can read the workspace's Dicts can read it.
+    `name` is the App's. `starts` holds the step after which each attempt began, `cost` the dollars of all attempts.
+    `ray_token` is a secret of the run; who can read the workspace's Dicts can read it.
     """
 
     name: str
@@ -42,6 +42,7 @@ class RunRecord:
     seen: float = 0.0
     ray_dashboard: str = ""
     ray_token: str = ""
+    cost: float | None = None
 
     @property
     def address(self) -> str:

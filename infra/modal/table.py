@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
+from infra.modal.prices import GPU_KEYS, USD_PER_HOUR
 from rezero_ray.config.infra_table import InfraTable, RentedMachine
 from rezero_ray.config.problems import Problem, shown
 from rezero_ray.config.table import PositiveFloat
@@ -83,6 +84,10 @@ class ModalInfraConfig(InfraTable):
         default="huggingface", description="Modal Secret whose HF_TOKEN downloads the model."
     )
     dashboard: bool = Field(default=True, description="Open a tunnel to the Ray dashboard, behind a token.")
+
+    def priced(self) -> bool:
+        name, count = self.gpus()
+        return super().priced() or not count or GPU_KEYS.get(name) in USD_PER_HOUR
 
     def launches(self) -> bool:
         return True

@@ -280,6 +280,17 @@ def _infra(config: Config) -> Iterator[Problem]:
     yield from config.infra.problems(config)
 
 
+def _budget(config: Config) -> Iterator[Problem]:
+    if config.budget.max_usd is not None and not config.infra.priced():
+        yield Problem(
+            "budget.max_usd",
+            f'what an hour costs with infra.kind = "{config.infra.kind}" is not known',
+            "write infra.usd_per_hour, or budget.max_hours instead",
+            shown(config.budget.max_usd),
+            others=("infra.kind",),
+        )
+
+
 def _gpu_list(gpus: Sequence[int]) -> str:
     return ("GPU " if len(gpus) == 1 else "GPUs ") + ", ".join(map(str, gpus))
 
@@ -297,4 +308,5 @@ _CHECKS: tuple[Callable[[Config], Iterator[Problem]], ...] = (
     _environments,
     _tracking,
     _infra,
+    _budget,
 )

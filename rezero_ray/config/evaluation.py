@@ -21,3 +21,7 @@ class EvalConfig(Table):
     pass_reward: float = Field(
         default=0.5, description="A rollout with at least this reward passes; pass@k: at least one of k does."
     )
+
+    def is_due(self, version: int, last: int) -> bool:
+        """Whether a run of `last` steps evaluates the policy of step `version`; 0 is the start."""
+        return version % self.interval == 0 or version == last

@@ -4,8 +4,10 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
+from pydantic import Field
+
 from rezero_ray.config.problems import Problem
-from rezero_ray.config.table import Table
+from rezero_ray.config.table import PositiveFloat, Table
 
 if TYPE_CHECKING:
     from rezero_ray.config.schema import Config
@@ -13,6 +15,9 @@ if TYPE_CHECKING:
 
 LAUNCHED = "REZERO_LAUNCHED"
 """Set where a launcher has started the command: it is not launched once more."""
+
+PAID_SINCE = "REZERO_PAID_SINCE"
+"""Where a launcher knows it: the Unix time since which the machine is paid for. Else that is the process's start."""
 
 
 class RentedMachine(NamedTuple):
@@ -28,6 +33,15 @@ class InfraTable(Table):
     """A backend's table is the one subclass of this in its `infra/<kind>/table.py`."""
 
     kind: str
+    usd_per_hour: PositiveFloat | None = Field(
+        default=None,
+        description="Dollars that an hour of it costs, at work or idle. When unset the backend is asked; where it "
+        "cannot tell, no cost is told.",
+    )
+
+    def priced(self) -> bool:
+        """Whether what an hour costs will be known: told here, or by `infra/<kind>/rates.py` even without network."""
+        return self.usd_per_hour is not None
 
     def launches(self) -> bool:
         """Whether the command runs elsewhere: `infra/<kind>/launcher.py` gets the machine and starts it there."""

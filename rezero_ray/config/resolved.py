@@ -10,7 +10,7 @@ from rezero_ray.config.schema import Config
 
 _NOT_SCIENCE = {
     *("output_dir", "max_steps", "device", "inference_gpu_ids", "trainer_gpu_ids"),
-    *("wandb", "mlflow", "ckpt", "limits", "infra", "trust", "serve"),
+    *("wandb", "mlflow", "ckpt", "limits", "infra", "trust", "serve", "budget"),
 }
 
 
@@ -23,8 +23,8 @@ def config_id(config: Config) -> str:
     """Twelve hex digits over what changes the result of training.
 
     Left out, because another value computes the same policy (up to rounding): where the run writes and
-    reports (output_dir, wandb, mlflow, ckpt); how long it goes on (max_steps, which stays in where a schedule
-    decays towards it); where it runs and how its work is split (device, GPU ids, infra, the engine's
+    reports (output_dir, wandb, mlflow, ckpt); how long it goes on (budget, and max_steps, which stays in where a
+    schedule decays towards it); where it runs and how its work is split (device, GPU ids, infra, the engine's
     parallelism and memory, trainer.zero, micro_batch_tokens, env_workers); what only watches it (limits,
     trust, orchestrator.eval) or comes after it (serve).
     """

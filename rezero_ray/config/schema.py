@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, PositiveInt
 
+from rezero_ray.config.budget import BudgetConfig
 from rezero_ray.config.environment import EnvConfig
 from rezero_ray.config.evaluation import EvalConfig
 from rezero_ray.config.infra import InfraConfig, default_infra
@@ -306,5 +307,6 @@ class Config(Table):
     trust: TrustConfig = Field(default_factory=TrustConfig, description="Engine and learner must agree.")
     limits: LimitsConfig = Field(default_factory=LimitsConfig, description="Bounds of every wait.")
     faults: FaultsConfig = Field(default_factory=FaultsConfig, description="What is tried again.")
+    budget: BudgetConfig = Field(default_factory=BudgetConfig, description="What the run may cost.")
     infra: InfraConfig = Field(default_factory=default_infra, description="Where Ray comes from.")
     serve: ServeConfig = Field(default_factory=ServeConfig, description="Of `rezero serve`.")

@@ -148,7 +148,7 @@ def _gpus(figures: MachineFigures, needs: Needs) -> Finding:
         return _finding("GPUs", f"{value}; {figures.gpus_error}", needed, verdict, remedy)
     short = len(figures.gpus) < highest
     remedy = "name GPUs that are there in inference_gpu_ids and trainer_gpu_ids "
-    remedy += "(configs/overlays/single-gpu.toml shares one), or take configs/overlays/cpu.toml"
+    remedy += "(configs/overlays/local-1gpu.toml shares one), or take configs/overlays/cpu.toml"
     return _finding("GPUs", value, needed, "bad" if short else "ok", remedy)
 
 

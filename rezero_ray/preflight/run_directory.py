@@ -9,6 +9,7 @@ from rezero_ray.config.problems import shown
 from rezero_ray.preflight.findings import Findings
 from rezero_ray.preflight.memory import GIB, adapter_bytes, adapter_parameters
 from rezero_ray.preflight.model_facts import ModelFacts
+from rezero_ray.spending import refusal
 
 RUN_FILES = ("run.json", "config.toml", "metrics.jsonl", "rollouts", "checkpoints")
 
@@ -66,7 +67,8 @@ def checkpoints_bytes(config: Config, facts: ModelFacts | None) -> int:
 
 def _existing(config: Config, directory: Path, resume: bool) -> Findings:
     if resume or config.ckpt.resume == "auto":
-        return Findings()
+        spent = refusal(config, directory)
+        return Findings([spent] if spent else [])
     remedy = "go on with it: --resume; or begin anew: name another output_dir"
     return _refused(config, f"{directory} holds another run", remedy)
 

@@ -83,6 +83,7 @@ def write_report(
     facts = "".join(
         f"<tr><th>{html.escape(str(key))}</th><td>{html.escape(str(value))}</td></tr>"
         for key, value in run.items()
+        if key != "attempts"
     )
     path = directory / "report.html"
     path.write_text(

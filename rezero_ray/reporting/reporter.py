@@ -19,6 +19,8 @@ from rezero_ray.reporting.report import write_report
 from rezero_ray.run_directory import RunDirectory
 from rezero_ray.schedule import Send
 
+_MLFLOW_STATUS = {"done": "FINISHED", "interrupted": "KILLED", "out of budget": "KILLED"}
+
 
 class Phase:
     """Wall seconds of a part of a step."""
@@ -117,8 +119,8 @@ class Reporter:
     def checkpoint(self, path: Path) -> None:
         self.say(f"checkpoint {path}")
 
-    def end(self, status: str) -> None:
-        """Write the report, hand the adapter to MLflow, say where everything is."""
+    def end(self, status: str, lines: Sequence[str] = ()) -> None:
+        """Write the report, hand the adapter to MLflow, say `lines` and where everything is."""
         rows = self._directory.metrics()
         if rows:
             write_report(self._directory.path, rows, self._directory.run, self._directory.evaluations())
@@ -126,7 +128,9 @@ class Reporter:
         if self._mlflow:
             if newest:
                 self._mlflow.adapter(newest[-1])
-            self._mlflow.end({"done": "FINISHED", "interrupted": "KILLED"}.get(status, "FAILED"))
+            self._mlflow.end(_MLFLOW_STATUS.get(status, "FAILED"))
+        for line in lines:
+            self.say(line)
         self.say(f"{status}: {len(rows)} steps in {self._directory.path}")
         if newest and status != "failed":
             self.say(f"adapter: {newest[-1]}")

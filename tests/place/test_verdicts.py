@@ -55,7 +55,7 @@ WRONG: list[tuple[dict[str, Any], str, str, str]] = [
     ({"open_files": 1024}, "open files", "low", "ulimit -Hn"),
     ({"clock_offset_s": -90.0}, "clock", "low", "NTP"),
     ({"disk": {"clock_offset_s": 3600.0}}, "clock", "low", "file server"),
-    ({"gpus": [H100] * 2}, "GPUs", "bad", "configs/overlays/single-gpu.toml"),
+    ({"gpus": [H100] * 2}, "GPUs", "bad", "configs/overlays/local-1gpu.toml"),
     ({"gpus": [], "gpus_error": "no answer within 20 s"}, "GPUs", "bad", "nvidia-smi"),
     ({"gpus": gpus(60.0, 79, 79, 79)}, "GPU 0", "bad", "others hold 19.6 GiB"),
     ({"gpus": gpus(79.2, 79, 25.0, 79)}, "GPU 2", "low", "others hold"),

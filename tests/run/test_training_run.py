@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from rezero_ray.spending import attempts_of
 from tests.run.published_policy import assert_base_model_defended, assert_versions_are_those_named
 from tests.run.train_process import (
     BASE_DEFENDS,
@@ -63,6 +64,15 @@ def test_the_run_ends_with_0_and_one_line_a_step(finished_run: ObservedRun) -> N
         assert not [key for key in CONTRACT_KEYS if key not in row]
         assert row["rollouts/trained"] == 8
         assert row["staleness/max"] == 0
+
+
+def test_its_hours_are_told_and_no_dollars_where_nobody_named_a_price(finished_run: ObservedRun) -> None:
+    (attempt,) = attempts_of(finished_run.output)
+    assert attempt.start_up is not None and attempt.checkpoint is not None
+    hours = [row["cost/hours"] for row in finished_run.metrics()]
+    assert attempt.start_up / 3600 < hours[0] < hours[1] < hours[2] < attempt.seconds / 3600
+    assert "cost/usd" not in finished_run.metrics()[-1]
+    assert "dollars" not in finished_run.text
 
 
 def test_one_engine_and_three_ranks_sit_in_one_placement_group(finished_run: ObservedRun) -> None:
@@ -234,6 +244,13 @@ def test_killed_after_step_2_the_same_command_goes_on(resumed_run: ObservedRun) 
     assert resumed_run.status == 0, resumed_run.text
     assert re.search(r"resumed after step [2-4]\b", resumed_run.text), "it may have gone on before it died"
     assert [row["step"] for row in resumed_run.metrics()] == list(range(1, 9))
+
+
+def test_the_seconds_of_the_attempt_that_was_killed_count(resumed_run: ObservedRun) -> None:
+    first, second = attempts_of(resumed_run.output)
+    assert first.start_up is not None and first.seconds > first.start_up
+    resumed = [row["cost/hours"] for row in resumed_run.metrics()][-1]
+    assert first.seconds / 3600 < resumed < (first.seconds + second.seconds) / 3600
 
 
 def test_every_prompt_is_trained_on_once_whatever_was_killed(resumed_run: ObservedRun) -> None:

@@ -9,6 +9,7 @@ from infra.modal.launcher import ModalRun, launch
 from rezero_ray.config.loading import load_config
 from tests.infra.modal.fake_control_plane import ROOT, Call
 
+CORES = 2
 RECIPE = [ROOT / "configs/phishing.toml", ROOT / "configs/overlays/cpu.toml"]
 
 
@@ -20,7 +21,7 @@ def launch_small(folder: Path, model: Path, **changes: str) -> ModalRun:
     keys = {
         "infra.kind": "modal",
         "infra.gpu": '""',
-        "infra.cpu": "2",
+        "infra.cpu": str(CORES),
         "infra.home": str(folder),
         "infra.retries": "1",
         "model.name": str(model),

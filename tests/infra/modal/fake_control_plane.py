@@ -26,6 +26,14 @@ from tests.infra.modal.fake_sandboxes import CommandRouter, FakeSandbox, Sandbox
 
 ROOT = Path(__file__).parents[3]
 
+PRICES = {
+    "cpu_hour_cost": "0.05000",
+    "mem_gib_hour_cost": "0.01000",
+    "gpu_hour_cost_h100": "4.00000",
+    "gpu_hour_cost_l4": "1.00",
+}
+"""What the workspace pays: a unit, an hour, as Modal writes it. Round figures, and none of its own."""
+
 
 @dataclass
 class Call:
@@ -62,6 +70,7 @@ class FakeControlPlane:
         self.on_commit: Callable[[str], Any] = lambda volume: None
         self.tunnels: list[int] = []
         self.sandboxes: dict[str, FakeSandbox] = {}  # by the id of their task
+        self.prices: dict[str, str] = dict(PRICES)
         self.asked: Counter[str] = Counter()
         self.refused = ""  # an RPC that answers RESOURCE_EXHAUSTED
         self.serving = ""  # the call whose container runs
@@ -97,6 +106,7 @@ class FakeControlPlane:
         self.on_commit = lambda volume: None
         self.refused = ""
         self.volume_files = {}
+        self.prices = dict(PRICES)
         self.secrets_there = {"huggingface"}
 
     def named(self, kind: str, name: str) -> str:

@@ -23,6 +23,12 @@ class ClientRpcs:
     def on_ClientHello(self, request: Any) -> Any:
         return api_pb2.ClientHelloResponse(image_builder_version="2025.06")
 
+    def on_WorkspaceNameLookup(self, request: Any) -> Any:
+        return api_pb2.WorkspaceNameLookupResponse(username="team")
+
+    def on_WorkspaceBillingRates(self, request: Any) -> Any:
+        return api_pb2.WorkspaceBillingRatesResponse(rates=self.plane.prices, formatted="as in rates")
+
     def on_EnvironmentGetOrCreate(self, request: Any) -> Any:
         settings = api_pb2.EnvironmentSettings(image_builder_version="2025.06")
         metadata = api_pb2.EnvironmentMetadata(name="main", settings=settings)

@@ -57,6 +57,21 @@ def test_the_function_is_sent_as_the_toml_has_it(plane: FakeControlPlane) -> Non
     assert plane.tags[plane.apps[run.name]] == {"run": run.name, "config_id": run.record.config_id}
 
 
+@pytest.mark.parametrize(
+    ("flags", "seconds"),
+    [
+        (("--budget.max_hours", "2"), 2 * 3600),
+        (("--budget.max_usd", "10.08"), 1800),  # at 20.16 dollars an hour
+        (("--budget.max_usd", "10.08", "--infra.usd_per_hour", "10.08"), 3600),
+        (("--budget.max_hours", "100"), 24 * 3600),
+    ],
+)
+def test_no_attempt_may_take_longer_than_the_budget_leaves(
+    plane: FakeControlPlane, flags: tuple[str, ...], seconds: int
+) -> None:
+    assert plane.function_of(launched(*flags).name).timeout_secs == seconds
+
+
 def test_the_image_is_made_of_the_projects_own_pins_and_its_code(plane: FakeControlPlane) -> None:
     function = plane.function_of(launched().name)
     commands = plane.dockerfile_of(function.image_id)
@@ -171,6 +186,9 @@ def test_the_command_follows_the_logs_and_ends_with_the_runs_status(
     printed = capsys.readouterr().out
     assert "Orchestrator Step 1: Reward=0.10" in printed
     assert "Ctrl-C leaves it running" in printed
+    assert (
+        "cost: 20.16 dollars an hour (4 H100 16.00, 32 cores 1.60, 256 GiB 2.56; Modal, asked now)" in printed
+    )
 
 
 def test_leaving_the_logs_leaves_the_run(
