@@ -1,9 +1,10 @@
-"""What a run is going to be: bundles, rollouts, tokens, adapter, memory. Pure arithmetic."""
+"""What a run is going to be: bundles, rollouts, tokens, adapter, memory, seconds. Pure arithmetic."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rezero_ray.config import Config
+from rezero_ray.forecast.beforehand import Forecast
 from rezero_ray.preflight import Device, Machine, ModelFacts
 from rezero_ray.preflight.memory import (
     GIB,
@@ -98,12 +99,14 @@ def _kv_tokens(config: Config, facts: ModelFacts, engine: Bundle, device: Device
     return max(0, int((engine.has_gib * GIB - engine.need.bytes) * config.inference.parallel.tp / per_token))
 
 
-def render_plan(plan: Plan, config: Config, notes: tuple[str, ...] = ()) -> str:
+def render_plan(
+    plan: Plan, config: Config, notes: Sequence[str] = (), forecast: Forecast | None = None
+) -> str:
     """The plan in lines to read; each also stands by itself for grep."""
-    return "\n".join(_lines(plan, config, notes))
+    return "\n".join(_lines(plan, config, notes, forecast))
 
 
-def _lines(plan: Plan, config: Config, notes: tuple[str, ...]) -> Iterator[str]:
+def _lines(plan: Plan, config: Config, notes: Sequence[str], forecast: Forecast | None) -> Iterator[str]:
     kind = "GPU" if plan.device == "cuda" else "CPU share"
     inference, training = len(config.inference_gpu_ids), len(config.trainer_gpu_ids)
     yield f"bundles: {inference} inference + {training} training ({kind} each, one placement group)"
@@ -132,9 +135,31 @@ def _lines(plan: Plan, config: Config, notes: tuple[str, ...]) -> Iterator[str]:
     if plan.kv_tokens is not None:
         yield f"KV cache of an engine: about {plan.kv_tokens:,} tokens"
     yield f"steps: {plan.steps}, checkpoints: {plan.checkpoints} (the last {config.ckpt.keep_last} are kept)"
+    if forecast is not None:
+        yield from forecast_lines(forecast)
     yield f"output: {config.output_dir}"
     for note in notes:
         yield f"note: {note}"
+
+
+def forecast_lines(forecast: Forecast) -> Iterator[str]:
+    """Seconds by part, what they rest on, and the time of the run."""
+    step = forecast.step
+    how = ", rollouts beside training" if step.overlap else ""
+    parts = ", ".join(f"{part.name} {part.seconds:.1f}" for part in step.parts)
+    yield f"time a step: {step.seconds_per_step:.1f} s ({parts}{how})"
+    for part in (step.rollouts, step.training):
+        terms = ", ".join(f"{term.what} {term.seconds:.1f}" for term in part.terms if term.seconds >= 0.05)
+        yield f"  {part.name}: {terms or 'less than 0.1'}"
+    yield f"  assumed: {forecast.assumption}"
+    yield f"  speeds: {forecast.place.name}, {forecast.place.origin} (docs/forecast.md)"
+    yield f"time of the run: {_duration(forecast.seconds)} for {forecast.steps} steps, without start and evaluation"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
 
 
 def _bundle_line(bundle: Bundle, device: Device) -> str:

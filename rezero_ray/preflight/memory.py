@@ -3,6 +3,8 @@
 Estimates, meant to tell "fits", "tight" and "cannot" apart. Terms marked `floor` cannot be argued with.
 The constants were fitted to the hand-made budget of GLM-4.7-Flash at 16k-token micro-batches on 80 GB GPUs
 (shard 20, gathered 2.6, checkpoints 3.2, one layer 4, logits 1.2, process 2: 33 GB).
+Those of the CPU were measured, as peaks of resident memory, with SmolLM2-135M and with a model of 3 million
+parameters (docs/forecast.md).
 """
 
 import math
@@ -15,7 +17,10 @@ GIB = 1024**3
 
 LAYER_VALUES_PER_HIDDEN = 60  # values that one layer's forward and backward hold, per token and hidden unit
 GPU_PROCESS_BYTES = 2 * GIB  # CUDA context, communication buffers, kernels' workspaces, graphs
-CPU_PROCESS_BYTES = 1 * GIB  # torch with its libraries, imported
+CPU_LEARNER_BYTES = 0.95 * GIB  # torch, transformers, DeepSpeed and Ray, imported
+CPU_ENGINE_BYTES = 1.8 * GIB  # vLLM twice: 0.7 in the actor, 1.1 in the core that computes
+CPU_FRAGMENTATION = 1.7  # of what a pass holds on the CPU: micro-batches differ in size, and malloc gives little back
+CPU_LOGIT_COPIES = 3  # of the probe's logits in the engine: raw, processed, sorted out
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,15 @@ def engine_need(config: Config, facts: ModelFacts, device: str) -> Need:
     terms = [Term("weights", weights, floor=True), Term("adapters", slots * adapter_bytes(config, facts))]
     if device == "cpu":
         cache = config.inference.cpu_kv_cache_gib * GIB
-        return Need((*terms, Term("KV cache", cache, floor=True), Term("process", CPU_PROCESS_BYTES)))
+        logits = CPU_LOGIT_COPIES * config.seq_len * (facts.number("vocab_size") or 0) * 4
+        return Need(
+            (
+                *terms,
+                Term("KV cache", cache, floor=True),
+                Term("logits", logits),
+                Term("processes", CPU_ENGINE_BYTES),
+            )
+        )
     return Need((*terms, Term("process", GPU_PROCESS_BYTES)))
 
 
@@ -86,7 +99,8 @@ def learner_need(config: Config, facts: ModelFacts, device: str) -> Need:
     layers = facts.number("num_hidden_layers") or 1
     hidden, vocabulary = facts.number("hidden_size") or 0, facts.number("vocab_size") or 0
     gathered = min(sharded, config.trainer.zero.prefetch_bucket_size + sharded // layers)
-    one_layer = tokens * hidden * LAYER_VALUES_PER_HIDDEN * width
+    held = CPU_FRAGMENTATION * _kept_values(config, facts) if device == "cpu" else LAYER_VALUES_PER_HIDDEN * hidden
+    one_layer = tokens * held * width
     recompute = config.trainer.model.gradient_checkpointing
     kept = layers * tokens * hidden * width if recompute else (layers - 1) * one_layer
     logits = 2 * min(config.trainer.model.logits_chunk, tokens) * vocabulary * 4
@@ -98,9 +112,20 @@ def learner_need(config: Config, facts: ModelFacts, device: str) -> Need:
             Term("adapter, gradients, optimizer", optimizer, floor=True),
             Term("activations", kept + one_layer),
             Term("logits", logits),
-            Term("process", CPU_PROCESS_BYTES if device == "cpu" else GPU_PROCESS_BYTES),
+            Term("process", CPU_LEARNER_BYTES if device == "cpu" else GPU_PROCESS_BYTES),
         )
     )
+
+
+def _kept_values(config: Config, facts: ModelFacts) -> float:
+    """What a layer keeps for its backward pass on the CPU, a token, for sequences of `seq_len`: its inputs and norms;
+    query, output, and keys and values with their prompt's beside them; half a row of scores a head; and of the
+    experts or the one MLP that a token goes through, gate, up, their product and the input of down."""
+    hidden, heads = facts.number("hidden_size") or 0, facts.number("num_attention_heads") or 0
+    size = facts.number("head_dim") or (hidden // heads if heads else 0)
+    inner = facts.number("moe_intermediate_size") or facts.number("intermediate_size") or 4 * hidden
+    experts = facts.number("num_experts_per_tok") or 1
+    return 4 * hidden + heads * (6 * size + config.seq_len / 2) + 4 * experts * inner
 
 
 def _width(config: Config) -> int:
