@@ -4,8 +4,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rezero_ray.config import Config
-from rezero_ray.forecast.beforehand import Forecast
+from rezero_ray.forecast.beforehand import Forecast, forecast
+from rezero_ray.forecast.comparison import Expectation
+from rezero_ray.forecast.model_work import model_work
+from rezero_ray.forecast.place import Place
 from rezero_ray.preflight import Device, Machine, ModelFacts
+from rezero_ray.preflight.expected import Expected
 from rezero_ray.preflight.memory import (
     GIB,
     Need,
@@ -66,6 +70,29 @@ def make_plan(config: Config, facts: ModelFacts | None, machine: Machine, device
     )
 
 
+def expectation(
+    config: Config,
+    facts: ModelFacts | None,
+    machine: Machine,
+    device: Device,
+    place: Place,
+    expected: Expected | None,
+) -> Expectation | None:
+    """What a run on `place` compares itself with; None where the model's shapes are not known."""
+    work = model_work(config, facts) if facts is not None else None
+    if work is None:
+        return None
+    plan = make_plan(config, facts, machine, device)
+    needs = {"engine": plan.bundles[0], "learner": plan.bundles[-1]}
+    return Expectation(
+        config=config,
+        work=work,
+        plan=forecast(config, work, place, expected, kv_tokens=plan.kv_tokens),
+        needs={kind: bundle.need for kind, bundle in needs.items() if bundle.need is not None},
+        kv_tokens=plan.kv_tokens,
+    )
+
+
 def _bundles(config: Config, facts: ModelFacts | None, machine: Machine, device: Device) -> Iterator[Bundle]:
     shared = set(config.inference_gpu_ids) & set(config.trainer_gpu_ids)
     utilization = config.inference.gpu_memory_utilization
@@ -100,13 +127,13 @@ def _kv_tokens(config: Config, facts: ModelFacts, engine: Bundle, device: Device
 
 
 def render_plan(
-    plan: Plan, config: Config, notes: Sequence[str] = (), forecast: Forecast | None = None
+    plan: Plan, config: Config, notes: Sequence[str] = (), seconds: Forecast | None = None
 ) -> str:
     """The plan in lines to read; each also stands by itself for grep."""
-    return "\n".join(_lines(plan, config, notes, forecast))
+    return "\n".join(_lines(plan, config, notes, seconds))
 
 
-def _lines(plan: Plan, config: Config, notes: Sequence[str], forecast: Forecast | None) -> Iterator[str]:
+def _lines(plan: Plan, config: Config, notes: Sequence[str], seconds: Forecast | None) -> Iterator[str]:
     kind = "GPU" if plan.device == "cuda" else "CPU share"
     inference, training = len(config.inference_gpu_ids), len(config.trainer_gpu_ids)
     yield f"bundles: {inference} inference + {training} training ({kind} each, one placement group)"
@@ -135,25 +162,25 @@ def _lines(plan: Plan, config: Config, notes: Sequence[str], forecast: Forecast 
     if plan.kv_tokens is not None:
         yield f"KV cache of an engine: about {plan.kv_tokens:,} tokens"
     yield f"steps: {plan.steps}, checkpoints: {plan.checkpoints} (the last {config.ckpt.keep_last} are kept)"
-    if forecast is not None:
-        yield from forecast_lines(forecast)
+    if seconds is not None:
+        yield from forecast_lines(seconds)
     yield f"output: {config.output_dir}"
     for note in notes:
         yield f"note: {note}"
 
 
-def forecast_lines(forecast: Forecast) -> Iterator[str]:
+def forecast_lines(found: Forecast) -> Iterator[str]:
     """Seconds by part, what they rest on, and the time of the run."""
-    step = forecast.step
+    step = found.step
     how = ", rollouts beside training" if step.overlap else ""
     parts = ", ".join(f"{part.name} {part.seconds:.1f}" for part in step.parts)
     yield f"time a step: {step.seconds_per_step:.1f} s ({parts}{how})"
     for part in (step.rollouts, step.training):
         terms = ", ".join(f"{term.what} {term.seconds:.1f}" for term in part.terms if term.seconds >= 0.05)
         yield f"  {part.name}: {terms or 'less than 0.1'}"
-    yield f"  assumed: {forecast.assumption}"
-    yield f"  speeds: {forecast.place.name}, {forecast.place.origin} (docs/forecast.md)"
-    yield f"time of the run: {_duration(forecast.seconds)} for {forecast.steps} steps, without start and evaluation"
+    yield f"  assumed: {found.assumption}"
+    yield f"  speeds: {found.place.name}, {found.place.origin} (docs/forecast.md)"
+    yield f"time of the run: {_duration(found.seconds)} for {found.steps} steps, without start and evaluation"
 
 
 def _duration(seconds: float) -> str:

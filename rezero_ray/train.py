@@ -18,6 +18,8 @@ from rezero_ray.forecast.beforehand import Forecast, forecast, place_of
 from rezero_ray.forecast.model_work import model_work
 from rezero_ray.plan import Plan, make_plan, render_plan
 from rezero_ray.preflight import Preflight, preflight
+from rezero_ray.preflight.environments import look_at
+from rezero_ray.preflight.expected import Expected, expected_lengths
 
 DONE = 0
 FAILED = 1
@@ -88,9 +90,6 @@ def show_plan(request: Request, *, resume: bool, with_config: bool) -> int:
 
 def _forecast(config: Config, found: Preflight, plan: Plan, notes: list[str]) -> Forecast | None:
     """Builds the environments and measures a CPU; why there is none is added to the notes."""
-    from rezero_ray.preflight.environments import look_at
-    from rezero_ray.preflight.expected import expected_lengths
-
     work = model_work(config, found.facts) if found.facts is not None else None
     if found.facts is None or work is None:
         notes.append("time: no forecast, the shapes of the model are not known")
@@ -101,6 +100,10 @@ def _forecast(config: Config, found: Preflight, plan: Plan, notes: list[str]) ->
         return None
     expected = expected_lengths(config, look_at(config, found.facts, effort=None))
     return forecast(config, work, place, expected, kv_tokens=plan.kv_tokens)
+
+
+def _expected(config: Config, found: Preflight) -> Expected | None:
+    return expected_lengths(config, found.looks) if found.looks is not None else None
 
 
 def _train(options: argparse.Namespace, overrides: Sequence[str]) -> int:
@@ -122,7 +125,7 @@ def _train(options: argparse.Namespace, overrides: Sequence[str]) -> int:
         print(f"note: {note}", file=sys.stderr)
     from rezero_ray.run import run_training
 
-    return run_training(request.config, resume=options.resume)
+    return run_training(request.config, resume=options.resume, expected=_expected(request.config, found))
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:

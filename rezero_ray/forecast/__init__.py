@@ -1,1 +1,4 @@
-"""Forecasts of seconds, and what was measured beside them (docs/forecast.md). Memory: `rezero_ray.preflight.memory`."""
+"""Forecasts of seconds, and what was measured beside them (docs/forecast.md).
+
+Those of memory are in `rezero_ray.preflight.memory`.
+"""

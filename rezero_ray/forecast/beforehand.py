@@ -56,7 +56,13 @@ def forecast(
     else:
         prompt = min(expected.prompt, config.seq_len - most)
         turns = expected.turns or max(1, (config.seq_len - prompt) // most)
-        often = "as many turns as seq_len holds" if not expected.turns else "1 turn" if turns == 1 else f"{turns} turns"
+        often = (
+            "as many turns as seq_len holds"
+            if not expected.turns
+            else "1 turn"
+            if turns == 1
+            else f"{turns} turns"
+        )
         words = f"{expected.words}, {often}"
     lengths = full_lengths(config, prompt=prompt, turns=turns)
     return Forecast(

@@ -4,11 +4,14 @@ import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
-from rezero_ray.batch import TrainingBatch
 from rezero_ray.config import Config
 from rezero_ray.packing import pack
-from rezero_ray.records import Group
+
+if TYPE_CHECKING:  # these import torch and numpy, and a plan is made without
+    from rezero_ray.batch import TrainingBatch
+    from rezero_ray.records import Group
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ def full_lengths(config: Config, *, prompt: int, turns: int) -> Lengths:
     )
 
 
-def lengths_that_came(groups: Sequence[Group], batch: TrainingBatch) -> Lengths:
+def lengths_that_came(groups: "Sequence[Group]", batch: "TrainingBatch") -> Lengths:
     """Of the groups that a step was trained on."""
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     written = [int(rollout.loss_mask.sum()) for rollout in rollouts]

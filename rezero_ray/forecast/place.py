@@ -37,7 +37,7 @@ class Place:
     Attributes:
         name: as the maker has it.
         origin: where the figures are from.
-        products: FLOP/s of products with so many rows, as pairs (rows, FLOP/s) with rising rows; in the config's dtype.
+        products: FLOP/s of products with so many rows, as pairs (rows, FLOP/s), rows rising; in the config's dtype.
         engine, training: what of that an engine's passes reach, and a learner's.
         memory: bytes/s read.
         logits: logits/s turned into a sampled token and its logprob.

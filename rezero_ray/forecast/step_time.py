@@ -91,7 +91,8 @@ def step_time(
         training=Part("training", _training(config, work, place, lengths)),
         publishing=Part("publishing", _publishing(config, work, place, lengths)),
         checkpoint=Part(
-            "checkpoint", (Seconds("state", 3 * work.adapter_modules * MODULE_SECONDS / config.ckpt.interval),)
+            "checkpoint",
+            (Seconds("state", 3 * work.adapter_modules * MODULE_SECONDS / config.ckpt.interval),),
         ),
         overlap=config.orchestrator.max_async_level > 0 and not shared,
     )
@@ -160,7 +161,9 @@ def _publishing(config: Config, work: ModelWork, place: Place, lengths: Lengths)
     probe = sum(lengths.prompts) / len(lengths.prompts) + own
     operations = probe * (work.flops(probe / 2) + 2 * work.head)
     engine = operations / (place.flops(probe) * place.engine)
-    learner = operations / (place.flops(probe) * place.training) if config.orchestrator.max_async_level else 0.0
+    learner = (
+        operations / (place.flops(probe) * place.training) if config.orchestrator.max_async_level else 0.0
+    )
     logprobs = probe * work.vocabulary / place.logits
     return (
         Seconds("adapter", work.adapter_modules * MODULE_SECONDS),

@@ -20,8 +20,7 @@ _NO_CGROUP_LIMIT = 2**60  # cgroup v1 writes "no limit" as a number near 2**63
 
 @dataclass(frozen=True)
 class Machine:
-    """`gpu_gib` has one entry for each visible GPU, None where its memory is not known; `gpu_name` is the first one's,
-    None where there is none or it is not known."""
+    """`gpu_gib` has an entry for each visible GPU, None where its memory is not known; `gpu_name` is the first one's."""
 
     gpu_gib: tuple[float | None, ...]
     cpus: int

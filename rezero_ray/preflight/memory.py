@@ -19,7 +19,9 @@ LAYER_VALUES_PER_HIDDEN = 60  # values that one layer's forward and backward hol
 GPU_PROCESS_BYTES = 2 * GIB  # CUDA context, communication buffers, kernels' workspaces, graphs
 CPU_LEARNER_BYTES = 0.95 * GIB  # torch, transformers, DeepSpeed and Ray, imported
 CPU_ENGINE_BYTES = 1.8 * GIB  # vLLM twice: 0.7 in the actor, 1.1 in the core that computes
-CPU_FRAGMENTATION = 1.7  # of what a pass holds on the CPU: micro-batches differ in size, and malloc gives little back
+CPU_FRAGMENTATION = (
+    1.7  # of what a pass holds on the CPU: micro-batches differ in size, and malloc gives little back
+)
 CPU_LOGIT_COPIES = 3  # of the probe's logits in the engine: raw, processed, sorted out
 
 
@@ -99,7 +101,11 @@ def learner_need(config: Config, facts: ModelFacts, device: str) -> Need:
     layers = facts.number("num_hidden_layers") or 1
     hidden, vocabulary = facts.number("hidden_size") or 0, facts.number("vocab_size") or 0
     gathered = min(sharded, config.trainer.zero.prefetch_bucket_size + sharded // layers)
-    held = CPU_FRAGMENTATION * _kept_values(config, facts) if device == "cpu" else LAYER_VALUES_PER_HIDDEN * hidden
+    held = (
+        CPU_FRAGMENTATION * _kept_values(config, facts)
+        if device == "cpu"
+        else LAYER_VALUES_PER_HIDDEN * hidden
+    )
     one_layer = tokens * held * width
     recompute = config.trainer.model.gradient_checkpointing
     kept = layers * tokens * hidden * width if recompute else (layers - 1) * one_layer

@@ -79,7 +79,8 @@ def _tools(environment: Any) -> Iterator[dict[str, Any]]:
 
 def turns_of(environment: Any) -> int:
     """Turns of a rollout at most; below 1 where the environment sets no limit."""
-    return int(getattr(environment, "turns_at_most", None) or getattr(environment, "max_turns", 1))
+    own = getattr(environment, "turns_at_most", None)
+    return int(getattr(environment, "max_turns", 1) if own is None else own)
 
 
 def held_out_dataset(environment: Any) -> Any:
