@@ -13,6 +13,7 @@ from rezero_ray.preflight.expected import Expected
 from rezero_ray.preflight.memory import (
     GIB,
     Need,
+    Term,
     adapter_bytes,
     adapter_parameters,
     engine_need,
@@ -80,15 +81,21 @@ def expectation(
 ) -> Expectation | None:
     """What a run on `place` compares itself with; None where the model's shapes are not known."""
     work = model_work(config, facts) if facts is not None else None
-    if work is None:
-        return None
     plan = make_plan(config, facts, machine, device)
-    needs = {"engine": plan.bundles[0], "learner": plan.bundles[-1]}
+    engine, learner = plan.bundles[0].need, plan.bundles[-1].need
+    if facts is None or work is None or engine is None or learner is None:
+        return None
+    if device == "cuda" and plan.bundles[0].has_gib is not None:  # vLLM takes all of its part
+        taken = plan.bundles[0].has_gib * GIB
+        engine = Need((*engine.terms, Term("KV cache", max(0.0, taken - engine.bytes))))
     return Expectation(
         config=config,
+        facts=facts,
+        device=device,
         work=work,
         plan=forecast(config, work, place, expected, kv_tokens=plan.kv_tokens),
-        needs={kind: bundle.need for kind, bundle in needs.items() if bundle.need is not None},
+        engine=engine,
+        learner=learner,
         kv_tokens=plan.kv_tokens,
     )
 

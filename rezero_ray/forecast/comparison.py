@@ -16,7 +16,9 @@ from rezero_ray.forecast.lengths import Lengths
 from rezero_ray.forecast.model_work import ModelWork
 from rezero_ray.forecast.place import Place
 from rezero_ray.forecast.step_time import StepTime, step_time
-from rezero_ray.preflight.memory import GIB, Need
+from rezero_ray.preflight.machine import Device
+from rezero_ray.preflight.memory import GIB, Need, learner_need
+from rezero_ray.preflight.model_facts import ModelFacts
 
 SECONDS = {
     "step": "time/step",
@@ -48,12 +50,15 @@ class Compared:
 
 @dataclass(frozen=True)
 class Expectation:
-    """What a run compares itself with: the place it found, its plan, and what its processes need."""
+    """What a run compares itself with: the plan on the place that it found, and what its processes need."""
 
     config: Config
+    facts: ModelFacts
+    device: Device
     work: ModelWork
     plan: Forecast
-    needs: Mapping[str, Need]
+    engine: Need
+    learner: Need
     kv_tokens: int | None
 
     @property
@@ -61,11 +66,14 @@ class Expectation:
         return self.plan.place
 
     def of_step(self, lengths: Lengths) -> dict[str, float]:
-        """For the step's line of metrics.jsonl: `forecast/step` and so on, at the lengths that came."""
+        """For the step's line of metrics.jsonl: `forecast/step` and so on, at the lengths that came. Memory is what
+        the fullest micro-batch of this step takes."""
         seconds = seconds_by_name(
             step_time(self.config, self.work, self.place, lengths, kv_tokens=self.kv_tokens)
         )
-        return {f"forecast/{name}": value for name, value in seconds.items()}
+        learner = learner_need(self.config, self.facts, self.device, tokens=lengths.fullest).bytes / GIB
+        figures = seconds | {"engine_gib": self.engine.bytes / GIB, "learner_gib": learner}
+        return {f"forecast/{name}": value for name, value in figures.items()}
 
 
 def seconds_by_name(step: StepTime) -> dict[str, float]:
@@ -102,16 +110,12 @@ def compare(rows: Sequence[Mapping[str, Any]], expectation: Expectation) -> list
         )
         for name, key in SECONDS.items()
     ]
-    for kind, key in MEMORY.items():
-        peaks = [row[key] for row in counted if key in row]
-        if peaks:
-            need = expectation.needs[kind].bytes / GIB
-            found.append(Compared(f"memory of {_article(kind)}", "GiB", need, need, max(peaks)))
+    for kind, need in (("engine", expectation.engine), ("learner", expectation.learner)):
+        peaks = [row[MEMORY[kind]] for row in rows if MEMORY[kind] in row]
+        at_came = [row[f"forecast/{kind}_gib"] for row in rows if f"forecast/{kind}_gib" in row]
+        if peaks and at_came:
+            found.append(Compared(f"memory/{kind}", "GiB", need.bytes / GIB, max(at_came), max(peaks)))
     return found
-
-
-def _article(kind: str) -> str:
-    return "an engine" if kind == "engine" else "a learner rank"
 
 
 def record(rows: Sequence[Mapping[str, Any]], expectation: Expectation) -> dict[str, Any]:
@@ -124,9 +128,9 @@ def record(rows: Sequence[Mapping[str, Any]], expectation: Expectation) -> dict[
         "plan_seconds": {
             part.name: {term.what: term.seconds for term in part.terms} for part in plan.step.parts
         },
-        "memory_gib": {
+        "plan_gib": {
             kind: {term.what: term.bytes / GIB for term in need.terms}
-            for kind, need in expectation.needs.items()
+            for kind, need in (("engine", expectation.engine), ("learner", expectation.learner))
         },
         "steps_compared": [row["step"] for row in steady(rows)],
         "compared": [asdict(each) | {"ratio": each.ratio} for each in compare(rows, expectation)],
@@ -139,6 +143,5 @@ def comparison_lines(compared: Sequence[Compared], steps: Sequence[int]) -> list
     lines = [f"forecast against measured, {which}:"]
     for each in compared:
         figures = f"forecast {each.forecast:.1f}, measured {each.measured:.1f} {each.unit}"
-        plan = f"; the plan said {each.planned:.1f}" if each.unit == "s" else ""
-        lines.append(f"  {each.what}: {figures} (ratio {each.ratio:.2f}){plan}")
+        lines.append(f"  {each.what}: {figures} (ratio {each.ratio:.2f}); the plan said {each.planned:.1f}")
     return lines

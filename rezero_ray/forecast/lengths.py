@@ -27,6 +27,7 @@ class Lengths:
             counts once.
         trained: of a rank, tokens whose logprob is needed.
         micro_batches: of a rank.
+        fullest: tokens of the fullest micro-batch.
     """
 
     prompts: tuple[int, ...]
@@ -36,6 +37,7 @@ class Lengths:
     computed: int
     trained: int
     micro_batches: int
+    fullest: int
 
     @property
     def context(self) -> float:
@@ -62,6 +64,7 @@ def full_lengths(config: Config, *, prompt: int, turns: int) -> Lengths:
         computed=_in_lockstep(plan.tokens),
         trained=-(-groups * each * completion // ranks),
         micro_batches=plan.rounds,
+        fullest=max(map(max, plan.tokens)),
     )
 
 
@@ -83,6 +86,7 @@ def lengths_that_came(groups: "Sequence[Group]", batch: "TrainingBatch") -> Leng
         computed=_in_lockstep(tokens),
         trained=max(trained),
         micro_batches=len(batch.trees[0]),
+        fullest=max(map(max, tokens)),
     )
 
 

@@ -20,7 +20,7 @@ _NO_CGROUP_LIMIT = 2**60  # cgroup v1 writes "no limit" as a number near 2**63
 
 @dataclass(frozen=True)
 class Machine:
-    """`gpu_gib` has an entry for each visible GPU, None where its memory is not known; `gpu_name` is the first one's."""
+    """`gpu_gib` has an entry for each visible GPU, None where that is not known; `gpu_name` is the first one's."""
 
     gpu_gib: tuple[float | None, ...]
     cpus: int

@@ -91,10 +91,13 @@ def engine_need(config: Config, facts: ModelFacts, device: str) -> Need:
     return Need((*terms, Term("process", GPU_PROCESS_BYTES)))
 
 
-def learner_need(config: Config, facts: ModelFacts, device: str) -> Need:
-    """One learner rank: its shard of the base (ZeRO-3), what it gathers, adapter, activations."""
+def learner_need(config: Config, facts: ModelFacts, device: str, *, tokens: int | None = None) -> Need:
+    """One learner rank: its shard of the base (ZeRO-3), what it gathers, adapter, activations.
+
+    `tokens` of its fullest micro-batch; as many as the config allows when None.
+    """
     ranks, width = max(1, len(config.trainer_gpu_ids)), _width(config)
-    tokens = config.trainer.micro_batch_tokens or config.seq_len
+    tokens = tokens or config.trainer.micro_batch_tokens or config.seq_len
     threshold = config.trainer.zero.param_persistence_threshold
     whole = sum(size for shape in facts.tensors.values() if (size := math.prod(shape)) < threshold)
     sharded = facts.parameters - whole
