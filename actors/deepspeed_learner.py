@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from actors.peak_memory import peak_reserved_bytes, peak_resident_bytes
 from rezero_ray.config.schema import Config
 from rezero_ray.learning.policy import build_policy, encode_adapter, micro_batch_tensors
 from rezero_ray.learning.schedule import learning_rate
@@ -100,6 +101,7 @@ class DeepSpeedLearner:
             micro_batches=len(micro_batches),
             computed_tokens=sum(len(batch.token_ids) for batch in micro_batches),
             seconds=time.monotonic() - started,
+            peak_bytes=peak_reserved_bytes() if self._device.type == "cuda" else peak_resident_bytes(),
         )
 
     def use_loss(self, config: Config) -> None:

@@ -27,6 +27,7 @@ class EngineGroup:
         self._digest = ""
         self._probe: list[int] = []
         self.scores: dict[int, list[float]] = {}  # of the probe under the newest version, by engine
+        self.peak_bytes: dict[int, int] = {}  # of memory, by engine, as of the newest version
         self._coming_back: dict[Any, int] = {}
         self._restarts = [0] * len(self.handles)
         self._processes: list[int | None] = [None] * len(self.handles)
@@ -61,9 +62,10 @@ class EngineGroup:
         self._adapters = {v: held for v, held in self._adapters.items() if v > version - window}
         self._adapters[version] = ray.put(adapter)
         changed, self._digest = adapter.digest != self._digest, adapter.digest
-        for engine in self._ask_all(
+        self.peak_bytes = self._ask_all(
             "publish", version, self._adapters[version], what=f"to take policy version {version}"
-        ):
+        )
+        for engine in self.peak_bytes:
             self._retire(engine, version - window)
         if self._probe:
             before, self.scores = self.scores, self._logprobs(version)

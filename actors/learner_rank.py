@@ -14,7 +14,12 @@ from actors.waiting import wait_all
 from rezero_ray.batch import TrainingBatch, Tree, micro_batches, single_sequence
 from rezero_ray.codec import decode, encode
 from rezero_ray.config.schema import Config
+from rezero_ray.forecast.measurement import measure_place
+from rezero_ray.forecast.place import Place, known_place
 from rezero_ray.records import Adapter, Bytes, MicroBatch, StepReport
+
+PLACE_SECONDS = 0.3
+"""Of a run's start, for measuring a CPU while nothing else of the run is at work."""
 
 
 @ray.remote(max_restarts=0)
@@ -37,6 +42,17 @@ class LearnerRank:
 
         self._learner = DeepSpeedLearner(self._config, self._device_kind, self._world_size)
         return self._learner.parameter_counts()
+
+    def place(self, shape: dict[str, int]) -> Place:
+        """This rank's device and its speeds for a model of this shape (`rezero_ray.forecast`); not collective."""
+        dtype = self._config.model.dtype
+        if self._device_kind == "cuda":
+            import torch
+
+            known = known_place(torch.cuda.get_device_name(0), dtype)
+            if known is not None:
+                return known
+        return measure_place(self._device_kind, dtype, seconds=PLACE_SECONDS, **shape)
 
     def step(self, work: bytes, normalizers: dict[str, int], step: int) -> StepReport:
         """`work` is this rank's part of `TrainingBatch.trees`, encoded."""
@@ -99,6 +115,16 @@ class LearnerGroup:
             rank.step.remote(encode(work), batch.normalizers, step)
             for rank, work in zip(self._ranks, batch.trees, strict=True)
         ]
+
+    def place(self, shape: dict[str, int]) -> Place:
+        """Where rank 0 is, and how fast that is. See `LearnerRank.place`."""
+        found: Place = wait_all(
+            [self._ranks[0].place.remote(shape)],
+            self._limits.publish,
+            "learner rank 0 to measure",
+            kind="learner",
+        )[0]
+        return found
 
     def adapter(self) -> Adapter:
         """The adapter as it stands."""

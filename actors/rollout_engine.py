@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 import ray
 
+from actors.peak_memory import peak_resident_bytes, used_gpu_bytes
 from actors.tool_calls import ReadCompletion, ToolCallReader
 from rezero_ray.config.schema import Config
 from rezero_ray.records import BASE_POLICY, Adapter
@@ -45,6 +46,7 @@ class RolloutEngine:
         self._requests: dict[str, Any] = {}
         self._in_flight: Counter[str] = Counter()
         self._serial = 0
+        self._gpu_bytes: int | None = None
 
     async def start(self, instead_of: int | None = None) -> int:
         """Load the model, once. Returns the process id.
@@ -67,9 +69,15 @@ class RolloutEngine:
                 self._tool_calls = ToolCallReader(parser, self._engine.get_tokenizer())
         return os.getpid()
 
-    async def publish(self, version: int, adapter: Adapter) -> None:
-        """Make policy `version` known, beside the versions before it."""
+    async def publish(self, version: int, adapter: Adapter) -> int:
+        """Make policy `version` known, beside the versions before it. Returns the bytes of memory that the engine's
+        processes have had at most, or on a GPU what is taken of it."""
         await self._add(f"policy-v{version}", version + 1, adapter)
+        if self._device == "cpu":
+            return peak_resident_bytes()
+        if self._gpu_bytes is None:  # vLLM takes all that it will have at its start
+            self._gpu_bytes = await asyncio.to_thread(used_gpu_bytes)
+        return self._gpu_bytes
 
     async def retire(self, version: int) -> None:
         """Forget policy `version` as soon as no request uses it."""

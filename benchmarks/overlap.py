@@ -40,6 +40,7 @@ from rezero_ray.codec import encode
 from rezero_ray.config import Config
 from rezero_ray.config.loading import load_config
 from rezero_ray.cost import NO_RATE
+from rezero_ray.forecast.place import Place
 from rezero_ray.records import Adapter, Bytes, Group, Rollout, Sizes, StepReport
 from rezero_ray.schedule import Send
 
@@ -56,7 +57,8 @@ class SleepingEngine:
     def start(self) -> int:
         return 0
 
-    def publish(self, version: int, adapter: Adapter) -> None: ...
+    def publish(self, version: int, adapter: Adapter) -> int:
+        return 0
 
     def retire(self, version: int) -> None: ...
 
@@ -105,6 +107,9 @@ class SleepingRank:
 
     def start(self, address: str, port: int) -> dict[str, int]:
         return {"adapter": 1, "model": 1}
+
+    def place(self, shape: dict[str, int]) -> Place:
+        return Place("a place that sleeps", "", ((1.0, 1e12),), 1.0, 1.0, 1e12, 1e12, 0.0, None)
 
     def step(self, work: bytes, normalizers: dict[str, int], step: int) -> StepReport:
         time.sleep(TRAIN)

@@ -14,7 +14,7 @@ from rezero_ray.config.flags import split_arguments
 VERBS = {
     "train": "train; the same as python -m rezero_ray.train",
     "check": "look for everything that could go wrong with a request, or with one environment; start nothing",
-    "plan": "print what a run would be: bundles, tokens, adapter, memory",
+    "plan": "print what a run would be: bundles, tokens, adapter, memory, seconds, dollars",
     "doctor": "measure the place: memory, shared memory, disk, GPUs, what the ranks exchange",
     "show": "print the rollouts of a step for a reader",
     "eval": "score a model, or a run's adapter beside its base, on held-out tasks",

@@ -1,14 +1,20 @@
-"""What a run is going to be: bundles, rollouts, tokens, adapter, memory. Pure arithmetic."""
+"""What a run is going to be: bundles, rollouts, tokens, adapter, memory, seconds. Pure arithmetic."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rezero_ray.config import Config
 from rezero_ray.cost import NO_RATE, NoRate, Rate, cost_lines, dollars
+from rezero_ray.forecast.beforehand import Forecast, forecast
+from rezero_ray.forecast.comparison import Expectation
+from rezero_ray.forecast.model_work import model_work
+from rezero_ray.forecast.place import Place
 from rezero_ray.preflight import Device, Machine, ModelFacts
+from rezero_ray.preflight.expected import Expected
 from rezero_ray.preflight.memory import (
     GIB,
     Need,
+    Term,
     adapter_bytes,
     adapter_parameters,
     engine_need,
@@ -66,6 +72,35 @@ def make_plan(config: Config, facts: ModelFacts | None, machine: Machine, device
     )
 
 
+def expectation(
+    config: Config,
+    facts: ModelFacts | None,
+    machine: Machine,
+    device: Device,
+    place: Place,
+    expected: Expected | None,
+) -> Expectation | None:
+    """What a run on `place` compares itself with; None where the model's shapes are not known."""
+    work = model_work(config, facts) if facts is not None else None
+    plan = make_plan(config, facts, machine, device)
+    engine, learner = plan.bundles[0].need, plan.bundles[-1].need
+    if facts is None or work is None or engine is None or learner is None:
+        return None
+    if device == "cuda" and plan.bundles[0].has_gib is not None:  # vLLM takes all of its part
+        taken = plan.bundles[0].has_gib * GIB
+        engine = Need((*engine.terms, Term("KV cache", max(0.0, taken - engine.bytes))))
+    return Expectation(
+        config=config,
+        facts=facts,
+        device=device,
+        work=work,
+        plan=forecast(config, work, place, expected, kv_tokens=plan.kv_tokens),
+        engine=engine,
+        learner=learner,
+        kv_tokens=plan.kv_tokens,
+    )
+
+
 def _bundles(config: Config, facts: ModelFacts | None, machine: Machine, device: Device) -> Iterator[Bundle]:
     shared = set(config.inference_gpu_ids) & set(config.trainer_gpu_ids)
     utilization = config.inference.gpu_memory_utilization
@@ -100,13 +135,19 @@ def _kv_tokens(config: Config, facts: ModelFacts, engine: Bundle, device: Device
 
 
 def render_plan(
-    plan: Plan, config: Config, notes: tuple[str, ...] = (), rate: Rate | NoRate = NO_RATE
+    plan: Plan,
+    config: Config,
+    notes: Sequence[str] = (),
+    seconds: Forecast | None = None,
+    rate: Rate | NoRate = NO_RATE,
 ) -> str:
     """The plan in lines to read; each also stands by itself for grep."""
-    return "\n".join(_lines(plan, config, notes, rate))
+    return "\n".join(_lines(plan, config, notes, seconds, rate))
 
 
-def _lines(plan: Plan, config: Config, notes: tuple[str, ...], rate: Rate | NoRate) -> Iterator[str]:
+def _lines(
+    plan: Plan, config: Config, notes: Sequence[str], seconds: Forecast | None, rate: Rate | NoRate
+) -> Iterator[str]:
     kind = "GPU" if plan.device == "cuda" else "CPU share"
     inference, training = len(config.inference_gpu_ids), len(config.trainer_gpu_ids)
     yield f"bundles: {inference} inference + {training} training ({kind} each, one placement group)"
@@ -135,7 +176,9 @@ def _lines(plan: Plan, config: Config, notes: tuple[str, ...], rate: Rate | NoRa
     if plan.kv_tokens is not None:
         yield f"KV cache of an engine: about {plan.kv_tokens:,} tokens"
     yield f"steps: {plan.steps}, checkpoints: {plan.checkpoints} (the last {config.ckpt.keep_last} are kept)"
-    yield from cost_lines(rate, None, plan.steps, None)
+    if seconds is not None:
+        yield from forecast_lines(seconds)
+    yield from cost_lines(rate, seconds.step.seconds_per_step if seconds else None, plan.steps, None)
     if config.budget.max_usd or config.budget.max_hours:
         yield f"budget: {_budget(config)}; the run stops with a checkpoint before it would pass that"
     yield f"output: {config.output_dir}"
@@ -147,6 +190,26 @@ def _budget(config: Config) -> str:
     usd, hours = config.budget.max_usd, config.budget.max_hours
     limits = [*([dollars(usd)] if usd else []), *([f"{hours:g} hours"] if hours else [])]
     return "at most " + " and ".join(limits)
+
+
+def forecast_lines(found: Forecast) -> Iterator[str]:
+    """Seconds by part, what they rest on, and the time of the run."""
+    step = found.step
+    how = ", rollouts beside training" if step.overlap else ""
+    parts = ", ".join(f"{part.name} {part.seconds:.1f}" for part in step.parts)
+    yield f"time a step: {step.seconds_per_step:.1f} s ({parts}{how})"
+    for part in (step.rollouts, step.training):
+        terms = ", ".join(f"{term.what} {term.seconds:.1f}" for term in part.terms if term.seconds >= 0.05)
+        yield f"  {part.name}: {terms or 'less than 0.1'}"
+    yield f"  assumed: {found.assumption}"
+    yield f"  speeds: {found.place.name}, {found.place.origin} (docs/forecast.md)"
+    yield f"time of the run: {_duration(found.seconds)} for {found.steps} steps, without start and evaluation"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
 
 
 def _bundle_line(bundle: Bundle, device: Device) -> str:

@@ -110,7 +110,10 @@ class MicroBatch(msgspec.Struct, frozen=True, eq=False):
 
 
 class StepReport(msgspec.Struct, frozen=True):
-    """What the learner says of one optimizer step; `metrics` are means over all trained tokens of all ranks."""
+    """What the learner says of one optimizer step; `metrics` are means over all trained tokens of all ranks.
+
+    `peak_bytes` of memory are this rank's own: resident on the CPU, reserved by torch on a GPU.
+    """
 
     step: int
     loss: float
@@ -120,6 +123,7 @@ class StepReport(msgspec.Struct, frozen=True):
     micro_batches: int
     computed_tokens: int
     seconds: float
+    peak_bytes: int = 0
 
 
 class Adapter(msgspec.Struct, frozen=True, eq=False):

@@ -15,11 +15,16 @@ from rezero_ray.checkpoint_writer import CheckpointWriter
 from rezero_ray.config import Config
 from rezero_ray.errors import RunError
 from rezero_ray.evaluation import held_out_prompts, scores_of
+from rezero_ray.forecast.beforehand import shape_of
 from rezero_ray.interruption import StopRequest
 from rezero_ray.place.examination import look_at_start
 from rezero_ray.place.report import every_finding, pretty
+from rezero_ray.plan import expectation
+from rezero_ray.preflight.expected import Expected
 from rezero_ray.preflight.machine import this_machine
+from rezero_ray.preflight.model_facts import find_model
 from rezero_ray.records import Adapter
+from rezero_ray.reporting.forecast_watch import ForecastWatch
 from rezero_ray.reporting.reporter import Reporter
 from rezero_ray.reporting.step_metrics import StepLosses, StepTimes, step_metrics
 from rezero_ray.run_directory import RunDirectory
@@ -30,9 +35,12 @@ from rezero_ray.spending import Spending
 DONE, FAILED, INTERRUPTED = 0, 1, 130
 
 
-def run_training(config: Config, *, resume: bool) -> int:
+def run_training(config: Config, *, resume: bool, expected: Expected | None = None) -> int:
     """Train as configured. Returns the exit status: 0 done, or stopped by its budget with a checkpoint; 1 failed;
-    130 interrupted with a checkpoint."""
+    130 interrupted with a checkpoint.
+
+    `expected` is what the environments say of the rollouts' lengths, for the plan that the run compares itself with.
+    """
     device = this_machine().device(config)
     resume = resume or config.ckpt.resume == "auto"
     directory = RunDirectory(config, device=device)
@@ -51,7 +59,7 @@ def run_training(config: Config, *, resume: bool) -> int:
             crew = stack.enter_context(start_crew(config, device))
             saver = CheckpointWriter(directory.path, config.ckpt.keep_last, reporter.checkpoint)
             stack.enter_context(saver)
-            Training(config, crew, directory, reporter, saver, stop, spending).run(resume=resume)
+            Training(config, crew, directory, reporter, saver, stop, spending, expected).run(resume=resume)
             stopped = spending.stopped is not None
             status, code = outcome(interrupted=stop.requested, out_of_budget=stopped, steps=directory.done)
         except RunError as error:
@@ -89,9 +97,11 @@ class Training:
         saver: CheckpointWriter,
         stop: StopRequest,
         spending: Spending,
+        expected: Expected | None = None,
     ) -> None:
         self._config, self._crew, self._directory = config, crew, directory
         self._reporter, self._saver, self._stop, self._spending = reporter, saver, stop, spending
+        self._expected = expected
         self._sizes = crew.environments.sizes()
         self._schedule = RolloutSchedule(self._sampler_at_the_start(), limits_of(config))
         self._start = self._schedule.state()
@@ -107,6 +117,7 @@ class Training:
         with self._reporter.phase("canary"):
             self._probe = self._check_agreement()
         self._crew.engines.watch(self._schedule.version, self._probe)
+        self._forecast = self._watch_forecast()
         self._stop.armed = True
         self._spending.ready()
         self._evaluate()
@@ -132,7 +143,8 @@ class Training:
             batch = build_batch(groups, config, ranks=len(config.trainer_gpu_ids))
             running = crew.learners.begin_step(batch, step)
             what = f"learner ranks at step {step}"
-            report = self._stream.meanwhile(running, config.limits.train_step, what, "learner")[0]
+            reports = self._stream.meanwhile(running, config.limits.train_step, what, "learner")
+            report = reports[0]
             if config.orchestrator.max_async_level == 0:
                 require_match(report.metrics["mismatch_kl"], config.trust.max_mismatch_kl, f"step {step}")
         with self._reporter.phase("publishing") as sync:
@@ -152,11 +164,25 @@ class Training:
             sync=sync.seconds,
         )
         self._spending.pace.stepped(times.step)
-        row = step_metrics(groups, batch, report, times, losses) | self._evaluate() | self._spending.metrics()
+        peaks = {"engine": list(crew.engines.peak_bytes.values()), "learner": [r.peak_bytes for r in reports]}
+        row = step_metrics(groups, batch, report, times, losses) | self._forecast.row(groups, batch, peaks)
+        row |= self._evaluate() | self._spending.metrics()
         self._reporter.step(row, groups)
         self._spending.look_ahead(self._schedule.version, self._saver.seconds)
-        if step == config.max_steps or step % config.ckpt.interval == 0 or self._is_stopping():
+        last = step == config.max_steps or self._is_stopping()
+        self._forecast.look(step, last=last)
+        if last or step % config.ckpt.interval == 0:
             self._save(step, adapter)
+
+    def _watch_forecast(self) -> ForecastWatch:
+        """Find out how fast this place is, and what a step should take there."""
+        config, machine, found = self._config, this_machine(), None
+        facts = find_model(config.model.name)
+        if facts is not None:
+            with self._reporter.phase("measuring the place"):
+                place = self._crew.learners.place(shape_of(facts))
+            found = expectation(config, facts, machine, machine.device(config), place, self._expected)
+        return ForecastWatch(found, self._directory, self._reporter.say)
 
     def _require_same_policy(self, version: int) -> None:
         """Compare engines and learner on the probe. The step's own `mismatch_kl` will not do where rollouts are older

@@ -120,6 +120,10 @@ class RunDirectory:
             file.flush()
             os.fsync(file.fileno())
 
+    def write_forecast(self, record: Mapping[str, Any]) -> None:
+        """forecast.json: see `rezero_ray.forecast.comparison.record`."""
+        self._write("forecast.json", json.dumps(record, indent=2) + "\n")
+
     def add_rollouts(self, step: int, groups: Sequence[Group], advantages: Sequence[Sequence[float]]) -> Path:
         """Record every rollout that step `step` was trained on."""
         return write_step(self.path, step, groups, advantages)

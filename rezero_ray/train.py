@@ -14,10 +14,14 @@ from pathlib import Path
 from infra.examination import examine
 from infra.launcher import launcher_of
 from infra.rates import rate_of
-from rezero_ray.config import ConfigError, Problem, Request, dump_toml, read_request
+from rezero_ray.config import Config, ConfigError, Problem, Request, dump_toml, read_request
 from rezero_ray.config.flags import split_arguments
-from rezero_ray.plan import make_plan, render_plan
-from rezero_ray.preflight import preflight
+from rezero_ray.forecast.beforehand import Forecast, forecast, place_of
+from rezero_ray.forecast.model_work import model_work
+from rezero_ray.plan import Plan, make_plan, render_plan
+from rezero_ray.preflight import Preflight, preflight
+from rezero_ray.preflight.environments import look_at
+from rezero_ray.preflight.expected import Expected, expected_lengths
 
 DONE = 0
 FAILED = 1
@@ -69,16 +73,40 @@ def answered(command: Callable[[], int]) -> int:
 
 
 def show_plan(request: Request, *, resume: bool, with_config: bool) -> int:
-    """Prints the plan, below the resolved config if wanted; starts nothing and leaves no file."""
+    """Prints the plan; starts nothing and leaves no file.
+
+    `with_config` puts the resolved config above it and answers in about a second. Without it the plan has a forecast
+    of seconds, for which the environments are built and a CPU is measured: some seconds more.
+    """
     config = request.config
     with request.locating():
         found = preflight(config, resume=resume, for_run=False)
     plan = make_plan(config, found.facts, found.machine, found.device)
-    text = render_plan(plan, config, found.notes, rate_of(config.infra))
+    notes = list(found.notes)
+    seconds = None if with_config else _forecast(config, found, plan, notes)
+    text = render_plan(plan, config, notes, seconds, rate_of(config.infra))
     if with_config:  # all of what is printed is one TOML file then
         text = dump_toml(config) + "\n" + textwrap.indent(text, "# ")
     print(text, flush=True)
     return DONE
+
+
+def _forecast(config: Config, found: Preflight, plan: Plan, notes: list[str]) -> Forecast | None:
+    """Builds the environments and measures a CPU; why there is none is added to the notes."""
+    work = model_work(config, found.facts) if found.facts is not None else None
+    if found.facts is None or work is None:
+        notes.append("time: no forecast, the shapes of the model are not known")
+        return None
+    place, note = place_of(config, found.facts, found.machine, found.device)
+    notes += [note] if note else []
+    if place is None:
+        return None
+    expected = expected_lengths(config, look_at(config, found.facts, effort=None))
+    return forecast(config, work, place, expected, kv_tokens=plan.kv_tokens)
+
+
+def _expected(config: Config, found: Preflight) -> Expected | None:
+    return expected_lengths(config, found.looks) if found.looks is not None else None
 
 
 def _train(options: argparse.Namespace, overrides: Sequence[str]) -> int:
@@ -100,7 +128,7 @@ def _train(options: argparse.Namespace, overrides: Sequence[str]) -> int:
         print(f"note: {note}", file=sys.stderr)
     from rezero_ray.run import run_training
 
-    return run_training(request.config, resume=options.resume)
+    return run_training(request.config, resume=options.resume, expected=_expected(request.config, found))
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:

@@ -161,12 +161,15 @@ class RedteamAttackEnv(vf.MultiTurnEnv):
 
     The outcome is decided in `env_response`, which then sets `final_env_response`: the target's last reply
     is part of the completion and no model call follows it. A conversation for which the defender has no room
-    ends there, truncated, and is scored by what was said before.
+    ends there, truncated, and is scored by what was said before. `turns_at_most` is for who plans a run: `max_turns`
+    of the class would end a rollout before the target's last reply.
     """
 
-    def __init__(self, defender: Defender | None = None, **options: Any) -> None:
+    def __init__(
+        self, defender: Defender | None = None, turns_at_most: int = MAX_TURNS, **options: Any
+    ) -> None:
         super().__init__(**options)
-        self._defender = defender
+        self._defender, self.turns_at_most = defender, turns_at_most
 
     @property
     def other_model(self) -> bool:
@@ -273,4 +276,5 @@ def load_environment(
     train, held_out = generate_tasks(
         seed=seed, num_train=num_train, num_eval=num_eval, max_turns=max_turns, target=target
     )
-    return RedteamAttackEnv(defender, **parts_of(ENVIRONMENT_ID, train, held_out, rubric, options))
+    parts = parts_of(ENVIRONMENT_ID, train, held_out, rubric, options)
+    return RedteamAttackEnv(defender, turns_at_most=max_turns, **parts)

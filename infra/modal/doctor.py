@@ -34,7 +34,7 @@ def examine_there(config: Config) -> Answer:
     """
     table = config.infra
     assert isinstance(table, ModalInfraConfig)
-    problems = examine(config)
+    problems = examine(config, resume=True)  # whatever run output_dir may hold
     if problems:
         raise ConfigError(problems)
     text = dump_toml(config.model_copy(update={"output_dir": table.output_dir(config)}))

@@ -113,7 +113,7 @@ class ModalInfraConfig(InfraTable):
     def machine(self) -> RentedMachine | None:
         name, count = self.gpus()
         gib: tuple[float | None, ...] = (float(GPU_GIB[name]),) * count if count else ()
-        return RentedMachine(gib, int(self.cpu), self.memory_gib, SHM_GIB)
+        return RentedMachine(gib, int(self.cpu), self.memory_gib, SHM_GIB, name or None)
 
     def problems(self, config: "Config") -> Iterator[Problem]:
         yield from self._gpu_problems(config)

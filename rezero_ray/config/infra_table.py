@@ -27,6 +27,7 @@ class RentedMachine(NamedTuple):
     cpus: int
     memory_gib: float
     shm_gib: float
+    gpu_name: str | None = None
 
 
 class InfraTable(Table):

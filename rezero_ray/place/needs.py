@@ -8,7 +8,8 @@ import msgspec
 from rezero_ray.config import Config
 from rezero_ray.preflight.machine import Device
 from rezero_ray.preflight.memory import (
-    CPU_PROCESS_BYTES,
+    CPU_ENGINE_BYTES,
+    CPU_LEARNER_BYTES,
     GIB,
     adapter_bytes,
     engine_need,
@@ -79,10 +80,9 @@ def machine_needs(
 
 def _memory(config: Config, facts: ModelFacts | None, device: Device, engines: int, ranks: int) -> Want:
     """Of the host. With GPUs the processes alone: what they compute with lies on the GPUs."""
-    process = CPU_PROCESS_BYTES / GIB
     if device == "cuda":
-        count = engines + ranks
-        return Want(count * process, f"{count} processes")
+        processes = engines * CPU_ENGINE_BYTES + ranks * CPU_LEARNER_BYTES
+        return Want(processes / GIB, f"{engines + ranks} processes")
     if facts is None:
         return Want()
     engine, learner = engine_need(config, facts, device), learner_need(config, facts, device)

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from rezero_ray.config import Config, ConfigError, Problem
 from rezero_ray.preflight.environment_scoring import Effort
-from rezero_ray.preflight.environments import examine_prompts, examine_sources
+from rezero_ray.preflight.environments import Looks, examine_looks, examine_sources, look_at
 from rezero_ray.preflight.findings import Findings
 from rezero_ray.preflight.machine import Device, Machine, this_machine
 from rezero_ray.preflight.model import examine_model
@@ -47,6 +47,7 @@ class Preflight:
     machine: Machine
     device: Device
     notes: tuple[str, ...]
+    looks: Looks | None = None  # of the environments, where they were built
 
 
 def preflight(
@@ -103,11 +104,13 @@ def survey(
         found += _resources(config, facts, machine, device, lenient=elsewhere)
     if for_run and backend is not None:
         found += Findings(backend(config, resume=resume))
+    looks = None
     if for_run and (effort or not found.problems):
         wrong = {problem.key.split(".")[2] for problem in sources.problems}
         leave = [index for index in range(len(config.orchestrator.env)) if str(index) in wrong]
-        found += examine_prompts(config, facts, effort=effort, leave=leave)
-    return Preflight(facts, machine, device, tuple(found.notes)), found.problems
+        looks = look_at(config, facts, effort=effort, leave=leave)
+        found += examine_looks(config, looks)
+    return Preflight(facts, machine, device, tuple(found.notes), looks), found.problems
 
 
 def _resources(

@@ -28,7 +28,7 @@ from rezero_ray.environments_index import (
     source_of,
 )
 from rezero_ray.foreign.loading import time_limits
-from rezero_ray.foreign.rezero_child.adaptation import adapt, held_out_dataset
+from rezero_ray.foreign.rezero_child.adaptation import adapt, held_out_dataset, turns_of
 from rezero_ray.preflight.environment_scoring import Effort
 from rezero_ray.preflight.findings import Findings, together
 from rezero_ray.preflight.foreign_environments import (
@@ -119,7 +119,11 @@ def examine_prompts(
         effort: also tries them with answers, as much as this says.
         leave: indices of environments that are known to be wrong.
     """
-    looks = look_at(config, facts, effort=effort, leave=leave)
+    return examine_looks(config, look_at(config, facts, effort=effort, leave=leave))
+
+
+def examine_looks(config: Config, looks: Looks) -> Findings:
+    """What is wrong with environments that were looked at."""
     found = Findings()
     for index, seen in looks.seen.items():
         found += judge(config, index, seen, looks.tokenizer)
@@ -204,7 +208,7 @@ def _built_here(index: int, env: EnvConfig) -> Seen | Problem:
         return _not_built(index, env.args, what)
     if trouble:
         return not_reached(index, trouble)
-    return Seen(prompts, int(getattr(environment, "max_turns", 1)), held_out, tools, notes)
+    return Seen(prompts, turns_of(environment), held_out, tools, notes)
 
 
 def _adapted(environment: Any, env: EnvConfig) -> tuple[list[dict[str, Any]], list[str]]:

@@ -18,7 +18,11 @@ _GLM_4_7_FLASH = {
     "vocab_size": 154_880,
     "max_position_embeddings": 202_752,
     "kv_lora_rank": 512,
+    "qk_nope_head_dim": 192,
     "qk_rope_head_dim": 64,
+    "v_head_dim": 256,
+    "n_routed_experts": 64,
+    "num_experts_per_tok": 4,
 }
 
 _NEMOTRON_3_NANO = {

@@ -3,6 +3,8 @@
 Estimates, meant to tell "fits", "tight" and "cannot" apart. Terms marked `floor` cannot be argued with.
 The constants were fitted to the hand-made budget of GLM-4.7-Flash at 16k-token micro-batches on 80 GB GPUs
 (shard 20, gathered 2.6, checkpoints 3.2, one layer 4, logits 1.2, process 2: 33 GB).
+Those of the CPU were measured, as peaks of resident memory, with SmolLM2-135M and with a model of 3 million
+parameters (docs/forecast.md).
 """
 
 import math
@@ -18,7 +20,12 @@ SCAN_VALUES_PER_STATE = 20
 """float32 values that a Mamba-2 layer holds, per token, head and unit of its state, in Transformers' torch scan.
 It keeps 14 for the backward pass (464 kB a token, counted with Nemotron 3 Nano's shapes); the rest is in flight."""
 GPU_PROCESS_BYTES = 2 * GIB  # CUDA context, communication buffers, kernels' workspaces, graphs
-CPU_PROCESS_BYTES = 1 * GIB  # torch with its libraries, imported
+CPU_LEARNER_BYTES = 0.95 * GIB  # torch, transformers, DeepSpeed and Ray, imported
+CPU_ENGINE_BYTES = 1.8 * GIB  # vLLM twice: 0.7 in the actor, 1.1 in the core that computes
+CPU_FRAGMENTATION = (
+    1.7  # of what a pass holds on the CPU: micro-batches differ in size, and malloc gives little back
+)
+CPU_LOGIT_COPIES = 3  # of the probe's logits in the engine: raw, processed, sorted out
 
 
 @dataclass(frozen=True)
@@ -101,21 +108,37 @@ def engine_need(config: Config, facts: ModelFacts, device: str) -> Need:
         terms.append(Term("states", count * states / config.inference.parallel.tp))
     if device == "cpu":
         cache = config.inference.cpu_kv_cache_gib * GIB
-        return Need((*terms, Term("KV cache", cache, floor=True), Term("process", CPU_PROCESS_BYTES)))
+        logits = CPU_LOGIT_COPIES * config.seq_len * (facts.number("vocab_size") or 0) * 4
+        return Need(
+            (
+                *terms,
+                Term("KV cache", cache, floor=True),
+                Term("logits", logits),
+                Term("processes", CPU_ENGINE_BYTES),
+            )
+        )
     return Need((*terms, Term("process", GPU_PROCESS_BYTES)))
 
 
-def learner_need(config: Config, facts: ModelFacts, device: str) -> Need:
-    """One learner rank: its shard of the base (ZeRO-3), what it gathers, adapter, activations."""
+def learner_need(config: Config, facts: ModelFacts, device: str, *, tokens: int | None = None) -> Need:
+    """One learner rank: its shard of the base (ZeRO-3), what it gathers, adapter, activations.
+
+    `tokens` of its fullest micro-batch; as many as the config allows when None.
+    """
     ranks, width = max(1, len(config.trainer_gpu_ids)), _width(config)
-    tokens = config.trainer.micro_batch_tokens or config.seq_len
+    tokens = tokens or config.trainer.micro_batch_tokens or config.seq_len
     threshold = config.trainer.zero.param_persistence_threshold
     whole = sum(size for shape in facts.tensors.values() if (size := math.prod(shape)) < threshold)
     sharded = facts.parameters - whole
     layers = facts.number("num_hidden_layers") or len(facts.layer_kinds) or 1
     hidden, vocabulary = facts.number("hidden_size") or 0, facts.number("vocab_size") or 0
     gathered = min(sharded, config.trainer.zero.prefetch_bucket_size + facts.largest_layer)
-    one_layer = tokens * max(hidden * LAYER_VALUES_PER_HIDDEN * width, _scan_bytes(facts))
+    held = (
+        CPU_FRAGMENTATION * _kept_values(config, facts)
+        if device == "cpu"
+        else LAYER_VALUES_PER_HIDDEN * hidden
+    )
+    one_layer = tokens * max(held * width, _scan_bytes(facts))
     recompute = config.trainer.model.gradient_checkpointing
     kept = layers * tokens * hidden * width if recompute else (layers - 1) * one_layer
     logits = 2 * min(config.trainer.model.logits_chunk, tokens) * vocabulary * 4
@@ -127,7 +150,7 @@ def learner_need(config: Config, facts: ModelFacts, device: str) -> Need:
             Term("adapter, gradients, optimizer", optimizer, floor=True),
             Term("activations", kept + one_layer),
             Term("logits", logits),
-            Term("process", CPU_PROCESS_BYTES if device == "cpu" else GPU_PROCESS_BYTES),
+            Term("process", CPU_LEARNER_BYTES if device == "cpu" else GPU_PROCESS_BYTES),
         )
     )
 
@@ -136,6 +159,17 @@ def _scan_bytes(facts: ModelFacts) -> int:
     """Of a recurrent layer, per token."""
     heads, state = facts.number("mamba_num_heads") or 0, facts.number("ssm_state_size") or 0
     return heads * state * SCAN_VALUES_PER_STATE * 4 if facts.recurrent_layers else 0
+
+
+def _kept_values(config: Config, facts: ModelFacts) -> float:
+    """What a layer keeps for its backward pass on the CPU, a token, for sequences of `seq_len`: its inputs and norms;
+    query, output, and keys and values with their prompt's beside them; half a row of scores a head; and of the
+    experts or the one MLP that a token goes through, gate, up, their product and the input of down."""
+    hidden, heads = facts.number("hidden_size") or 0, facts.number("num_attention_heads") or 0
+    size = facts.number("head_dim") or (hidden // heads if heads else 0)
+    inner = facts.number("moe_intermediate_size") or facts.number("intermediate_size") or 4 * hidden
+    experts = facts.number("num_experts_per_tok") or 1
+    return 4 * hidden + heads * (6 * size + config.seq_len / 2) + 4 * experts * inner
 
 
 def _width(config: Config) -> int:

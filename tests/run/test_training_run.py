@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import statistics
 import subprocess
 import sys
 import time
@@ -118,6 +119,22 @@ def test_the_run_directory_is_the_contracts(finished_run: ObservedRun) -> None:
     ]
     complete = json.loads((output / "checkpoints/step_000003/COMPLETE.json").read_text("utf-8"))
     assert "adapter/adapter_model.safetensors" in complete["sha256"]
+
+
+def test_the_run_says_how_its_forecast_did(finished_run: ObservedRun) -> None:
+    record = json.loads((finished_run.output / "forecast.json").read_text("utf-8"))
+    assert "3 turns, every completion of max_tokens = 24" in record["assumption"]
+    assert record["steps_compared"] == [2, 3], "the first step does much for the first time"
+    compared = {each["what"]: each for each in record["compared"]}
+    assert list(compared) == ["step", "rollouts", "training", "publishing", "memory/engine", "memory/learner"]
+    rows = finished_run.metrics()
+    assert compared["step"]["measured"] == statistics.median(row["time/step"] for row in rows[1:])
+    assert compared["memory/learner"]["measured"] == max(row["memory/learner_gib"] for row in rows)
+    for kind in ("engine", "learner"):
+        assert 0.7 < compared[f"memory/{kind}"]["ratio"] < 1.4
+    assert compared["step"]["planned"] >= compared["step"]["forecast"] > 0, "completions ended early"
+    assert "forecast against measured, step 2:" in finished_run.text
+    assert "forecast against measured, the median of steps 2 to 3:" in finished_run.text
 
 
 def test_every_rollout_holds_ids_logprobs_and_its_version(finished_run: ObservedRun) -> None:

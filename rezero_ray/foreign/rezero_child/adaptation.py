@@ -77,6 +77,12 @@ def _tools(environment: Any) -> Iterator[dict[str, Any]]:
         yield dict(tool) if isinstance(tool, dict) else tool.model_dump(exclude_none=True)
 
 
+def turns_of(environment: Any) -> int:
+    """Turns of a rollout at most; below 1 where the environment sets no limit."""
+    own = getattr(environment, "turns_at_most", None)
+    return int(getattr(environment, "max_turns", 1) if own is None else own)
+
+
 def held_out_dataset(environment: Any) -> Any:
     """Its tasks for evaluation, none where it has none: `get_eval_dataset` would give those of training then."""
     build = getattr(environment, "build_eval_dataset", None)

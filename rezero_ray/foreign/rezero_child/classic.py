@@ -6,7 +6,7 @@ from typing import Any
 
 import verifiers as vf
 
-from .adaptation import adapt, held_out_dataset, messages_are_dicts
+from .adaptation import adapt, held_out_dataset, messages_are_dicts, turns_of
 from .examples import described, solution_function, solution_texts
 from .group_watch import GroupWatch, watched_group
 from .model_call import AskPolicy, plain_message
@@ -36,7 +36,7 @@ class ClassicEnvironment:
             "size": len(self._dataset),
             "held_out": len(self._held_out),
             "class": type(self._environment).__name__,
-            "turns": int(getattr(self._environment, "max_turns", 1)),
+            "turns": turns_of(self._environment),
             "tools": list(adaptation.tools),
             "notes": list(adaptation.notes),
             **_company(self._environment),
