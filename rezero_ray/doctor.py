@@ -151,7 +151,7 @@ def _with_ray(
         with reserved(plan, config.limits.cluster) as group:
             nodes: list[MachineReport] = []
             if not config.infra.on_this_machine():
-                disk = Path(config.output_dir)
+                disk = Path(config.output_dir).expanduser().absolute()  # a worker's folder is another
                 looked = examine_nodes(plan, group, disk=disk, effort=FULL, seconds=NODE_SECONDS)
                 nodes = [_node(node, config, device) for node in looked]
             try:

@@ -81,6 +81,7 @@ def test_every_file_has_a_name_that_says_what_is_in_it() -> None:
         "rezero_ray.show",
         "rezero_ray.replay",
         "rezero_ray.evaluate",
+        "rezero_ray.doctor",
         "rezero_ray.serve",
         "rezero_ray.export",
     ],

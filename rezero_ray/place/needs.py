@@ -8,8 +8,6 @@ import msgspec
 from rezero_ray.config import Config
 from rezero_ray.preflight.machine import Device
 from rezero_ray.preflight.memory import (
-    CPU_ENGINE_BYTES,
-    CPU_LEARNER_BYTES,
     GIB,
     adapter_bytes,
     engine_need,
@@ -20,6 +18,9 @@ from rezero_ray.preflight.run_directory import checkpoint_bytes, checkpoints_byt
 
 SAVE_SECONDS = 25.0
 """A container that is taken away has half a minute to save in (docs/modal.md)."""
+
+HOST_PROCESS_GIB = 1.0
+"""Of a process that computes on a GPU: torch with its libraries, imported."""
 
 NCCL_SHM_GIB = 1.0
 """NVIDIA's own advice for containers that run NCCL: docker run --shm-size=1g."""
@@ -81,8 +82,8 @@ def machine_needs(
 def _memory(config: Config, facts: ModelFacts | None, device: Device, engines: int, ranks: int) -> Want:
     """Of the host. With GPUs the processes alone: what they compute with lies on the GPUs."""
     if device == "cuda":
-        processes = engines * CPU_ENGINE_BYTES + ranks * CPU_LEARNER_BYTES
-        return Want(processes / GIB, f"{engines + ranks} processes")
+        count = engines + ranks
+        return Want(count * HOST_PROCESS_GIB, f"{count} processes")
     if facts is None:
         return Want()
     engine, learner = engine_need(config, facts, device), learner_need(config, facts, device)

@@ -84,24 +84,23 @@ def _shared_memory(figures: MachineFigures, needs: Needs) -> Finding:
 
 
 def _disk(disk: FolderFigures, needs: Needs) -> Finding:
-    what = f"disk {disk.path}"
     if disk.error:
         remedy = "name an output_dir you may write to, with room in it"
-        return _finding(what, disk.error, "", "bad", remedy)
-    value = f"{disk.free_gib:.0f} GiB free{_speed(disk)}"
+        return _finding("disk", f"{disk.path}: {disk.error}", "", "bad", remedy)
+    value = f"{disk.path}: {disk.free_gib:.0f} GiB free{_speed(disk)}"
     if disk.flush_ms is not None:
         value += f", a flush {disk.flush_ms:.1f} ms"
     seconds = needs.checkpoint_gib * GIB_IN_GB / disk.write_gb_s if disk.write_gb_s else 0.0
     needed = f"{needs.disk.gib:.1f} GiB ({needs.disk.why}); {_save(needs, seconds)}" if needs.disk.gib else ""
     if disk.free_gib < needs.disk.gib:
         remedy = "make room, name an output_dir elsewhere, or lower ckpt.keep_last"
-        return _finding(what, value, needed, "bad", remedy)
+        return _finding("disk", value, needed, "bad", remedy)
     if seconds > SAVE_SECONDS:
         remedy = "name an output_dir on a local disk; a larger ckpt.interval saves less often"
-        return _finding(what, value, needed, "low", remedy)
+        return _finding("disk", value, needed, "low", remedy)
     slow = disk.flush_ms is not None and disk.flush_ms > SLOW_FLUSH_MS
     remedy = "every step flushes a line of metrics.jsonl: name an output_dir on a local disk"
-    return _finding(what, value, needed, "low" if slow else "ok", remedy)
+    return _finding("disk", value, needed, "low" if slow else "ok", remedy)
 
 
 def _save(needs: Needs, seconds: float) -> str:
@@ -110,11 +109,11 @@ def _save(needs: Needs, seconds: float) -> str:
 
 def _tmp(tmp: FolderFigures) -> Finding:
     share = tmp.free_gib / tmp.total_gib if tmp.total_gib else 0.0
-    value = f"{tmp.free_gib:.0f} of {tmp.total_gib:.0f} GiB free"
+    value = f"{tmp.path}: {tmp.free_gib:.0f} of {tmp.total_gib:.0f} GiB free"
     needed = f"{RAY_TMP_GIB:.0f} GiB of logs, {RAY_FULL_DISK:.0%} free"
     short = tmp.free_gib < RAY_TMP_GIB or share < RAY_FULL_DISK
     remedy = "make room, or set RAY_TMPDIR to a local disk (never a network Volume: sockets lie in it)"
-    return _finding(f"Ray's folder {tmp.path}", value, needed, "low" if short else "ok", remedy)
+    return _finding("Ray's folder", value, needed, "low" if short else "ok", remedy)
 
 
 def _open_files(figures: MachineFigures) -> Finding:

@@ -39,7 +39,9 @@ def print_report(report: Report) -> None:
 
 def _table(findings: Sequence[Finding]) -> Table:
     table = Table(box=None, pad_edge=False, show_header=True, header_style="dim")
-    for name in ("", "what", "found", "needed"):
+    for name in ("", "what"):
+        table.add_column(name, no_wrap=True)
+    for name in ("found", "needed"):
         table.add_column(name, overflow="fold")
     for finding in findings:
         table.add_row(

@@ -1,12 +1,15 @@
 """Claims about `rezero doctor` that take no Ray; with it: tests/run/test_doctor.py."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
+from actors.placement import Node
 from infra.local.table import LocalInfraConfig
 from rezero_ray import cli, doctor
 from rezero_ray.config import load_config
+from rezero_ray.errors import RunError
 from rezero_ray.place.machine import Effort
 from rezero_ray.place.report import CACHE, from_json
 from rezero_ray.preflight.machine import Machine
@@ -59,6 +62,24 @@ def test_without_a_toml_all_gpus_of_this_machine_are_ranks(
     config = load_config([], doctor.stand_in(["--infra.num_cpus", "2"]))
     assert config.trainer_gpu_ids == ranks
     assert config.infra == LocalInfraConfig(num_cpus=2)
+
+
+def test_ranks_that_hang_end_the_command_with_1_and_say_what_to_set(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hang itself is in tests/infra/ray, with real ranks."""
+
+    def hangs(*_: object, **__: object) -> None:
+        raise RunError("learner", "waited 60 s for 3 ranks to sum four bytes; no answer")
+
+    monkeypatch.setattr("infra.bootstrap.start_cluster", lambda config, gpus: nullcontext())
+    monkeypatch.setattr("actors.placement.nodes_of_cluster", lambda: [Node({"CPU": 4.0})])
+    monkeypatch.setattr("actors.placement.reserved", lambda plan, seconds: nullcontext())
+    monkeypatch.setattr("actors.all_reduce.measure_ranks", hangs)
+    assert cli.main(["doctor", str(write_right(tmp_path))]) == 1
+    printed = capsys.readouterr().out
+    assert "waited 60 s for 3 ranks to sum four bytes; no answer" in printed
+    assert "bad: all-reduce: name the network interface that the nodes share in GLOO_SOCKET_IFNAME" in printed
 
 
 def test_a_backend_without_a_doctor_says_where_to_run_it(

@@ -65,7 +65,7 @@ def test_the_look_at_a_runs_start_takes_less_than_two_seconds_and_leaves_nothing
     assert {finding["what"] for finding in machine["findings"]} >= {
         "memory",
         "shared memory",
-        f"disk {tmp_path}",
+        "disk",
     }
     assert told["versions"]["torch"]
     assert list(tmp_path.iterdir()) == []

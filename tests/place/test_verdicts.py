@@ -30,7 +30,7 @@ def not_ok(found: list[Finding]) -> dict[str, tuple[str, str]]:
 def test_the_recipe_on_four_h100_lacks_nothing() -> None:
     found = judge_machine(HEALTHY, needs())
     assert not_ok(found) == {}
-    assert {"CPUs", "memory", "shared memory", "disk /data", "GPUs", "GPU 3", "peer access", "clock"} <= {
+    assert {"CPUs", "memory", "shared memory", "disk", "GPUs", "GPU 3", "peer access", "clock"} <= {
         each.what for each in found
     }
 
@@ -47,11 +47,11 @@ WRONG: list[tuple[dict[str, Any], str, str, str]] = [
     ({"memory": {"available_gib": 3.0}}, "memory", "bad", "end what else runs"),
     ({"memory": {"limit_gib": 8.0, "used_gib": 5.0}}, "memory", "bad", "end what else runs"),
     ({"cpu_quota": 4.0}, "CPUs", "low", "--infra.num_cpus 4"),
-    ({"disk": {"error": "Read-only file system", "write_gb_s": None}}, "disk /data", "bad", "output_dir"),
-    ({"disk": {"free_gib": 0.3}}, "disk /data", "bad", "ckpt.keep_last"),
-    ({"disk": {"write_gb_s": 0.004}}, "disk /data", "low", "local disk"),
-    ({"disk": {"flush_ms": 900.0}}, "disk /data", "low", "metrics.jsonl"),
-    ({"tmp": {"free_gib": 20.0}}, "Ray's folder /tmp", "low", "RAY_TMPDIR"),
+    ({"disk": {"error": "Read-only file system", "write_gb_s": None}}, "disk", "bad", "output_dir"),
+    ({"disk": {"free_gib": 0.3}}, "disk", "bad", "ckpt.keep_last"),
+    ({"disk": {"write_gb_s": 0.004}}, "disk", "low", "local disk"),
+    ({"disk": {"flush_ms": 900.0}}, "disk", "low", "metrics.jsonl"),
+    ({"tmp": {"free_gib": 20.0}}, "Ray's folder", "low", "RAY_TMPDIR"),
     ({"open_files": 1024}, "open files", "low", "ulimit -Hn"),
     ({"clock_offset_s": -90.0}, "clock", "low", "NTP"),
     ({"disk": {"clock_offset_s": 3600.0}}, "clock", "low", "file server"),

@@ -15,6 +15,8 @@ from tests.run.train_process import ROOT, ObservedRun
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
+SETTING = {"GLOO_SOCKET_IFNAME": "lo"}
+
 
 def test_three_ranks_are_measured_where_the_recipe_puts_them(tmp_path: Path) -> None:
     files = ["configs/redteam.toml", "configs/overlays/cpu.toml"]
@@ -30,7 +32,7 @@ def test_three_ranks_are_measured_where_the_recipe_puts_them(tmp_path: Path) -> 
             "--json",
         ],
         cwd=ROOT,
-        env=os.environ | {CACHE: str(tmp_path / "cache")},
+        env=os.environ | {CACHE: str(tmp_path / "cache"), **SETTING},
         capture_output=True,
         text=True,
         timeout=120,
@@ -48,6 +50,9 @@ def test_three_ranks_are_measured_where_the_recipe_puts_them(tmp_path: Path) -> 
     found = {finding.what: finding for finding in every_finding(report)}
     assert found["all-reduce"].needed.startswith("0.010 GB of gradients a step")
     assert "GiB (1 x " in found["memory"].needed
+    assert report.ranks.variables.items() >= SETTING.items(), (
+        "what is set before the command reaches the ranks"
+    )
     assert not (tmp_path / "run").exists()
     assert not list(Path("/dev/shm").glob(".rezero-doctor-*"))
     assert_ended(str(tmp_path))
