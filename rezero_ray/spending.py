@@ -53,6 +53,7 @@ class Spending:
     def ready(self) -> None:
         """The start-up is over: steps can begin."""
         self._start_up = self._seconds()
+        self._note()
 
     def look_ahead(self, step: int, checkpoint: float | None) -> None:
         """Set `stopped` if the step after `step` would pass a limit.
@@ -64,6 +65,7 @@ class Spending:
         self.pace.checkpoint = self.pace.checkpoint if checkpoint is None else checkpoint
         evaluation = self._evaluation is not None and self._evaluation.is_due(step + 1, self._last)
         self.stopped = self._passed(self.pace.step_ahead(evaluation=evaluation))
+        self._note()
 
     def used_up(self) -> bool:
         """Whether there is no more room than for stopping now, with a checkpoint."""

@@ -83,10 +83,10 @@ def test_without_a_launcher_it_counts_from_the_start_of_the_process(monkeypatch:
 def test_it_stops_where_no_step_fits_anymore_and_an_evaluation_ends_where_no_checkpoint_would(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = make_config(output_dir=str(tmp_path / "run"), budget__max_usd=6.0, infra__usd_per_hour=6.0)
     for ago, stops, gives_up in ((3000.0, False, False), (3530.0, True, False), (3580.0, True, True)):
         began(ago, monkeypatch)
-        found = attempt(config)
+        budget = {"budget__max_usd": 6.0, "infra__usd_per_hour": 6.0}
+        found = attempt(make_config(output_dir=str(tmp_path / f"after_{ago:.0f}"), **budget))
         found.pace.stepped(40.0)
         found.look_ahead(1, 10.0)
         assert (found.stopped is not None, found.used_up()) == (stops, gives_up), ago

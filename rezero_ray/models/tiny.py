@@ -95,21 +95,22 @@ def make_tiny_nemotron_h(
     path: Path,
     *,
     hidden_size: int = 64,
+    experts: bool = True,
     seed: int = 0,
     tokenizer_from: Path = DEFAULT_OUTPUT,
 ) -> Path:
     """Writes a random `NemotronHForCausalLM` to `path`; returns `path`.
 
-    It has the layers of Nemotron 3 Nano, each once and the Mamba-2 mixer twice. A chunk of the scan is shorter than a
-    sequence, and the least step of time is what the model's own code and vLLM take (Transformers takes
-    `time_step_min`). vLLM's CPU build has no Mamba-2.
+    It has the layers of Nemotron 3 Nano, each once and the Mamba-2 mixer twice; without `experts`, which vLLM's CPU
+    build cannot run under LoRA, a plain MLP in their place. A chunk of the scan is shorter than a sequence. No step
+    of time is as small as the bound that Transformers sets (`time_step_min`) and vLLM does not.
     """
     from transformers import NemotronHConfig, NemotronHForCausalLM
 
     config = NemotronHConfig(
         **VOCABULARY,
         hidden_size=hidden_size,
-        layers_block_type=["linear_attention", "moe", "full_attention", "linear_attention"],
+        layers_block_type=["linear_attention", "moe" if experts else "mlp", "full_attention", "linear_attention"],
         num_attention_heads=4,
         num_key_value_heads=2,
         head_dim=32,
@@ -118,7 +119,8 @@ def make_tiny_nemotron_h(
         ssm_state_size=16,
         n_groups=2,
         chunk_size=4,
-        time_step_limit=(0.001, float("inf")),
+        intermediate_size=hidden_size,
+        time_step_min=1e-9,
         n_routed_experts=4,
         num_experts_per_tok=2,
         moe_intermediate_size=hidden_size,

@@ -42,6 +42,9 @@ _NEMOTRON_3_NANO = {
     "conv_kernel": 4,
     "chunk_size": 128,
     "n_routed_experts": 128,
+    "num_experts_per_tok": 6,
+    "moe_intermediate_size": 1856,
+    "moe_shared_expert_intermediate_size": 3712,
 }
 
 _CONFIGS: Mapping[str, Mapping[str, object]] = {
