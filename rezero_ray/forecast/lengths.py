@@ -52,8 +52,8 @@ writes 26."""
 
 
 def full_lengths(config: Config, *, prompt: int, turns: int) -> Lengths:
-    """Every rollout has a prompt of `prompt` tokens and `turns` turns of `max_tokens`, with `REPLY_TOKENS` between two,
-    cut off at `seq_len`."""
+    """Every rollout has a prompt of `prompt` tokens and `turns` turns of `max_tokens`, `REPLY_TOKENS` between two of
+    them, cut off at `seq_len`."""
     orchestrator, ranks = config.orchestrator, max(1, len(config.trainer_gpu_ids))
     groups, each = orchestrator.batch_size, orchestrator.rollouts_per_example
     completion = min(turns * orchestrator.sampling.max_tokens, config.seq_len - prompt)
