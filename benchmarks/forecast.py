@@ -40,18 +40,16 @@ def main() -> int:
     results["recipes"][options.recipe] = found
     results["versions"] = versions()
     write_result("forecast", results)
-    print_table(
-        ["", "forecast", "measured", "ratio", "plan"],
-        [
-            [each["what"], *(f"{each[name]:.1f} {each['unit']}" for name in ("forecast", "measured"))]
-            + [f"{each['ratio']:.2f}", f"{each['planned'] / each['measured']:.2f}"]
-            for each in found["compared"]
-        ],
-    )
+    print_table(["", "forecast", "measured", "ratio", "plan"], [_cells(each) for each in found["compared"]])
     if found["others"] > DISTURBED:
         print(f"disturbed: other processes took {found['others']:.1f} cores meanwhile")
     print(f"within a quarter: {'reached' if found['reached'] else 'MISSED'}")
     return 0 if found["reached"] else 1
+
+
+def _cells(each: dict[str, Any]) -> list[str]:
+    figures = [f"{each[name]:.1f} {each['unit']}" for name in ("forecast", "measured")]
+    return [each["what"], *figures, f"{each['ratio']:.2f}", f"{each['planned'] / each['measured']:.2f}"]
 
 
 def measure(recipe: str, output: Path, *, prompts: int, steps: int) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from rezero_ray.config import Config
-from rezero_ray.forecast.lengths import Lengths, full_lengths
+from rezero_ray.forecast.lengths import REPLY_TOKENS, Lengths, full_lengths
 from rezero_ray.forecast.measurement import measure_place
 from rezero_ray.forecast.model_work import ModelWork
 from rezero_ray.forecast.place import Place, known_place
@@ -56,14 +56,9 @@ def forecast(
     else:
         prompt = min(expected.prompt, config.seq_len - most)
         turns = expected.turns or max(1, (config.seq_len - prompt) // most)
-        often = (
-            "as many turns as seq_len holds"
-            if not expected.turns
-            else "1 turn"
-            if turns == 1
-            else f"{turns} turns"
-        )
-        words = f"{expected.words}, {often}"
+        words = f"{expected.words}, {turns} turn{'s' if turns > 1 else ''}"
+        words += "" if expected.turns else " (as many as seq_len holds)"
+        words += f" with replies of {REPLY_TOKENS} tokens" if turns > 1 else ""
     lengths = full_lengths(config, prompt=prompt, turns=turns)
     return Forecast(
         place=place,

@@ -46,20 +46,28 @@ class Lengths:
         return sum(self.prompts) / len(self.prompts) + written / len(self.completions) / 2
 
 
+REPLY_TOKENS = 32
+"""What an environment is taken to write between two turns, the chat template's part included: redteam-attack's bot
+writes 26."""
+
+
 def full_lengths(config: Config, *, prompt: int, turns: int) -> Lengths:
-    """Every rollout has a prompt of `prompt` tokens and `turns` turns of `max_tokens`, cut off at `seq_len`."""
+    """Every rollout has a prompt of `prompt` tokens and `turns` turns of `max_tokens`, `REPLY_TOKENS` between two of
+    them, cut off at `seq_len`."""
     orchestrator, ranks = config.orchestrator, max(1, len(config.trainer_gpu_ids))
     groups, each = orchestrator.batch_size, orchestrator.rollouts_per_example
     completion = min(turns * orchestrator.sampling.max_tokens, config.seq_len - prompt)
+    replies = min((turns - 1) * REPLY_TOKENS, config.seq_len - prompt - completion)
+    branch = completion + replies
     most = config.trainer.micro_batch_tokens or config.seq_len
-    room = min(most, -(-groups * each * (prompt + completion) // ranks)) - prompt
-    branches = max(1, room // completion) if config.trainer.share_prompts else 1
+    room = min(most, -(-groups * each * (prompt + branch) // ranks)) - prompt
+    branches = max(1, room // branch) if config.trainer.share_prompts else 1
     trees = [min(branches, each - first) for first in range(0, each, branches)] * groups
-    plan = pack([prompt + tree * completion for tree in trees], ranks=ranks, max_tokens=most)
+    plan = pack([prompt + tree * branch for tree in trees], ranks=ranks, max_tokens=most)
     return Lengths(
         prompts=(prompt,) * groups,
         completions=(completion,) * (groups * each),
-        replies=0,
+        replies=groups * each * replies,
         turns=groups * each * turns,
         computed=_in_lockstep(plan.tokens),
         trained=-(-groups * each * completion // ranks),

@@ -16,8 +16,8 @@ from rezero_ray.forecast.place import LOGIT_BYTES, Place
 ROWS = {"cpu": (1, 8, 64, 256), "cuda": (1, 8, 64, 512, 4096)}
 """Rows of the measured products: from one sequence decoded alone to a micro-batch."""
 
-CPU_ROUND_FLOPS = 0.25e9
-"""Columns of a product beyond so many operations are left out on a CPU: the round is to last a millisecond."""
+CPU_ROUND_FLOPS = 0.12e9
+"""Columns of a product beyond so many operations are left out on a CPU: a round is to last a millisecond at most."""
 
 GPU_PRODUCTS_A_ROUND = 50
 """One by itself is over before the next is launched."""

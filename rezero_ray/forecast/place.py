@@ -12,16 +12,16 @@ AS_OF = "2026-11"
 """When the table below was last compared with the makers' data sheets."""
 
 ENGINE = 0.45
-"""Of peak, in prefill: 64 prompts of GLM-4.7-Flash in 1.2 s on an H100 (facts/engines.md, 5)."""
+"""Of peak, in prefill: 64 prompts of GLM-4.7-Flash in 1.2 s on an H100 (docs/forecast.md)."""
 
 TRAINING = 0.35
-"""Of peak, forward and backward with ZeRO-3: the middle of 0.15 to 0.45 (facts/engines.md, 5)."""
+"""Of peak, forward and backward with ZeRO-3: the middle of 0.15 to 0.45 (docs/forecast.md)."""
 
 MEMORY = 0.7
-"""Of peak, reading weights and cache while decoding (facts/engines.md, 5)."""
+"""Of peak, reading weights and cache while decoding (docs/forecast.md)."""
 
 LINK = 0.67
-"""Of one direction's peak: 300 of 450 GB/s over NVLink 4 (facts/engines.md, 5)."""
+"""Of one direction's peak: 300 of 450 GB/s over NVLink 4 (docs/forecast.md)."""
 
 LOGIT_BYTES = 40
 """Read and written for a sampled logit: ten passes in float32 (temperature, softmax, draw, logprobs, rank)."""

@@ -24,13 +24,13 @@ OPERATIONS_A_LAYER = 25
 """Launched in a layer's forward pass; the backward pass launches twice as many."""
 
 ADAPTER_SHARE = 0.15
-"""Of decoding on a GPU, what the adapter adds: the middle of 0.10 to 0.25, estimated (facts/engines.md, 1.2)."""
+"""Of decoding on a GPU, what the adapter adds: the middle of 0.10 to 0.25, estimated (docs/forecast.md)."""
 
 BLOCK = {"cpu": 32, "cuda": 16}
 """Tokens of a cache block: half a block of every prompt is computed again, for each of its rollouts."""
 
 MODULE_SECONDS = 2e-3
-"""To gather, write and load one module's adapter: 0.05 to 0.3 s for 94 (facts/engines.md, 1.2)."""
+"""To gather, write and load one module's adapter: 0.05 to 0.3 s for 94 (docs/forecast.md)."""
 
 
 @dataclass(frozen=True)

@@ -54,9 +54,8 @@ def test_every_turn_is_full_and_no_rollout_is_longer_than_seq_len() -> None:
     lengths = full_lengths(on_cpu(), prompt=144, turns=3)
     assert lengths.completions == (3 * 48,) * 64 and lengths.turns == 3 * 64
     assert max(full_lengths(on_cpu(), prompt=500, turns=9).completions) == 12
-    # Trees of 144 + 6 x 144 and 144 + 2 x 144 tokens, eight of each, at most 1,024 in a micro-batch.
-    assert lengths.computed * 3 >= 8 * (2 * 144 + 8 * 144)
-    assert lengths.fullest <= 1024
+    # Behind 144 tokens 4 x (144 + 64) fit into a micro-batch of 1,024: two trees a group.
+    assert lengths.computed * 3 >= 8 * (2 * 144 + 8 * (144 + 64)) and lengths.fullest == 144 + 4 * (144 + 64)
 
 
 def test_the_lengths_that_came_count_what_was_computed() -> None:
@@ -117,7 +116,10 @@ def test_a_plan_says_what_its_seconds_rest_on() -> None:
         f"time a step: {seconds.seconds_per_step:.1f} s (rollouts {seconds.step.rollouts.seconds:.1f},"
         in text
     )
-    assert "assumed: prompts of 144 tokens, 3 turns, every completion of max_tokens = 512" in text
+    assert (
+        "assumed: prompts of 144 tokens, 3 turns with replies of 32 tokens, every completion of max_tokens = 512"
+        in text
+    )
     assert "not measured" in text
     assert seconds.seconds == pytest.approx(200 * seconds.seconds_per_step)
 

@@ -61,7 +61,7 @@ def seconds_of(step: StepTime) -> dict[str, float]:
 
 
 def test_of_glm_a_token_computes_an_eighth_of_the_parameters() -> None:
-    """facts/engines.md: 29.94 B parameters, 3.58 B active, 7.16 GFLOP a token, and 0.72 of attention at 750."""
+    """By the hand-made roofline: 29.94 B parameters, 3.58 B active, 7.16 GFLOP a token, 0.72 of attention at 750."""
     embedding = 154_880 * 2048
     assert GLM.dense + GLM.routed + GLM.head + embedding == pytest.approx(29.94e9, rel=0.001)
     assert GLM.flops(0) + 2 * GLM.head == pytest.approx(7.16e9, rel=0.001)
@@ -94,7 +94,7 @@ def test_training_glm_on_three_h100_is_the_hand_made_figure() -> None:
 
 
 def test_small_micro_batches_wait_for_their_weights() -> None:
-    """40 GB a rank and pass at 300 GB/s, twice a micro-batch (facts/engines.md): hidden at 16k tokens, not at 4k over
+    """40 GB a rank and pass at 300 GB/s, twice a micro-batch: hidden at 16k tokens, not at 4k over
     PCIe 4."""
     hidden = "gathers that the computing does not hide"
     whole = full_lengths(glm(), prompt=256, turns=1)

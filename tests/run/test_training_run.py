@@ -123,7 +123,7 @@ def test_the_run_directory_is_the_contracts(finished_run: ObservedRun) -> None:
 
 def test_the_run_says_how_its_forecast_did(finished_run: ObservedRun) -> None:
     record = json.loads((finished_run.output / "forecast.json").read_text("utf-8"))
-    assert "3 turns, every completion of max_tokens = 24" in record["assumption"]
+    assert "3 turns with replies of 32 tokens, every completion of max_tokens = 24" in record["assumption"]
     assert record["steps_compared"] == [2, 3], "the first step does much for the first time"
     compared = {each["what"]: each for each in record["compared"]}
     assert list(compared) == ["step", "rollouts", "training", "publishing", "memory/engine", "memory/learner"]
