@@ -32,7 +32,7 @@ def test_a_learner_waits_for_the_engines_only_where_it_shares_their_gpu(
 
     monkeypatch.setattr(crew, "nodes_of_cluster", list)
     monkeypatch.setattr(crew, "seating", lambda *_: SimpleNamespace(ranks=[], bundles=[]))
-    monkeypatch.setattr(crew, "_reserved", lambda *_: nullcontext())
+    monkeypatch.setattr(crew, "reserved", lambda *_: nullcontext())
     monkeypatch.setattr(crew, "_scorers", begin)
     monkeypatch.setattr(crew, "LearnerGroup", lambda *_: learners)
     config = make_config(inference_gpu_ids=[0], trainer_gpu_ids=trainer_gpu_ids)

@@ -111,7 +111,7 @@ def test_small_micro_batches_wait_for_their_weights() -> None:
 
 def test_a_step_at_level_0_takes_the_sum_and_at_level_1_the_longer() -> None:
     lengths = full_lengths(glm(), prompt=256, turns=1)
-    apart, beside = time_of(glm(), lengths), time_of(glm("--orchestrator.max_async_level=1"), lengths)
+    apart, beside = (time_of(glm(f"--orchestrator.max_async_level={level}"), lengths) for level in (0, 1))
     rest = apart.publishing.seconds + apart.checkpoint.seconds
     assert apart.seconds_per_step == pytest.approx(apart.rollouts.seconds + apart.training.seconds + rest)
     longer = max(beside.rollouts.seconds, beside.training.seconds)
