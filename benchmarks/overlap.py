@@ -4,7 +4,7 @@ own share of a step of 512 rollouts.
     python benchmarks/overlap.py [--steps 8]
 
 Two cores cannot show an overlap: engine and learner would take the same cores from one another. So both are slowed
-by fixed sleeps and compute nothing. The controller is the real one (`rezero_ray.run.Training` with the real groups,
+by fixed sleeps and compute nothing. The controller is the real one (`rezero_ray.training` with the real groups,
 schedule, records and checkpoints on a real Ray cluster); the actors behind it, `SleepingEngine`, `SleepingWorker` and
 `SleepingRank`, are stand-ins that sleep and hand back records of the size of a real run's: 128 prompts x 4 rollouts x
 1,024 tokens.
@@ -163,9 +163,9 @@ def measure(level: int, steps: int) -> dict[str, Any]:
     from rezero_ray.checkpoint_writer import CheckpointWriter
     from rezero_ray.interruption import StopRequest
     from rezero_ray.reporting.reporter import Reporter
-    from rezero_ray.run import Training
     from rezero_ray.run_directory import RunDirectory
     from rezero_ray.spending import Spending
+    from rezero_ray.training import Training
 
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         config = sleeping_config(level, steps, str(Path(folder, "run")))

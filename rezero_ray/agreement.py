@@ -1,4 +1,4 @@
-"""Proof that the engine applies what the learner learned. Pure comparisons; `rezero_ray.run` feeds them.
+"""Proof that the engine applies what the learner learned. Pure comparisons; `rezero_ray.training` feeds them.
 
 vLLM ignores some adapters without a word (LoRA on `kv_b_proj` of MLA models), so nothing is taken for granted:
 at the start each kind of target module is perturbed in turn, and after every publication the engine's logprobs
