@@ -13,6 +13,7 @@ Exit status 1 where seconds of a step or peaks of memory are off by more than a 
 """
 
 import argparse
+import contextlib
 import json
 import subprocess
 import sys
@@ -60,7 +61,11 @@ def measure(recipe: str, output: Path, *, prompts: int, steps: int) -> dict[str,
     files = [f"configs/{recipe}.toml", "configs/overlays/cpu.toml"]
     about = machine()
     process = subprocess.Popen([sys.executable, "-m", "rezero_ray.train", *files, *flags], cwd=ROOT)
-    others = cores_of_others(process)
+    try:
+        others = cores_of_others(process)
+    finally:
+        process.kill()  # where this was interrupted: what the run started ends with it
+        process.wait()
     if process.returncode != 0:
         raise SystemExit(f"the run ended with {process.returncode}")
     record = json.loads((output / "forecast.json").read_text())
@@ -82,15 +87,12 @@ def cores_of_others(process: "subprocess.Popen[bytes]") -> float:
     own: dict[int, float] = {}
     began, busy = time.monotonic(), _busy()
     while process.poll() is None:
-        try:
+        with contextlib.suppress(psutil.NoSuchProcess):
             top = psutil.Process(process.pid)
             for each in [top, *top.children(recursive=True)]:
                 times = each.cpu_times()
                 own[each.pid] = times.user + times.system
-        except psutil.NoSuchProcess:
-            continue
-        finally:
-            time.sleep(1)
+        time.sleep(1)
     return max(0.0, (_busy() - busy - sum(own.values())) / (time.monotonic() - began))
 
 

@@ -17,6 +17,7 @@ from rezero_ray.preflight.memory import (
     Term,
     adapter_bytes,
     adapter_parameters,
+    cpu_rest_need,
     engine_need,
     kv_bytes_per_token,
     learner_need,
@@ -154,8 +155,10 @@ def _lines(
     for bundle in plan.bundles:
         yield f"  {_bundle_line(bundle, plan.device)}"
     if plan.device == "cpu" and all(bundle.need for bundle in plan.bundles):
-        needed = sum(bundle.need.bytes for bundle in plan.bundles if bundle.need) / GIB
-        yield f"  together: needs {needed:.1f} GiB of {plan.bundles[0].has_gib or 0:.1f} GiB"
+        rest = cpu_rest_need(config).bytes / GIB
+        needed = rest + sum(bundle.need.bytes for bundle in plan.bundles if bundle.need) / GIB
+        has = plan.bundles[0].has_gib or 0
+        yield f"  together: needs {needed:.1f} GiB of {has:.1f} GiB ({rest:.1f} for workers, controller, Ray)"
     orchestrator = config.orchestrator
     yield (
         f"rollouts a step: {plan.rollouts_per_step} "

@@ -28,7 +28,7 @@ MATRIX_BYTES, MOST_MATRICES = 128 * 2**20, 96
 STREAM_BYTES, STREAM_PARTS = 256 * 2**20, 16
 FEWEST_ROUNDS = 10
 
-ENGINE = 0.66
+ENGINE = 0.75
 """vLLM's passes on the CPU, of products with as many rows: its attention and our adapter's products take the rest."""
 
 TRAINING = 0.7

@@ -6,7 +6,7 @@
     forward and backward                    operations / learner's products, of the fullest rank
     gathers (ZeRO-3)                        what of them the computing does not hide
 
-What is not in it: the environment's own work between turns, scoring, and waiting for the last of them.
+What is not in it: slow tools and judges, and waiting for the last of them.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from rezero_ray.config import Config
 from rezero_ray.forecast.lengths import Lengths, decoding
 from rezero_ray.forecast.model_work import ModelWork
-from rezero_ray.forecast.place import Place
+from rezero_ray.forecast.place import LOGIT_BYTES, Place
 
 MANY_ROWS = 1e9
 ITERATION_SECONDS = 5e-3
@@ -28,6 +28,10 @@ ADAPTER_SHARE = 0.15
 
 BLOCK = {"cpu": 32, "cuda": 16}
 """Tokens of a cache block: half a block of every prompt is computed again, for each of its rollouts."""
+
+TURN_SECONDS = 22e-3
+"""Of one core, for a turn: environment worker, controller and the engine's front end, which share a CPU run's cores.
+Beside a GPU they are hidden."""
 
 MODULE_SECONDS = 2e-3
 """To gather, write and load one module's adapter: 0.05 to 0.3 s for 94 (docs/forecast.md)."""
@@ -123,12 +127,14 @@ def _rollouts(
     read = sum(lengths.prompts) + lengths.replies + lengths.turns * block / 2
     prompts = read / engines * work.flops(context / 2) / (place.flops(MANY_ROWS) * place.engine) / speed
     adapter = 0.0 if place.cores is not None else ADAPTER_SHARE * decode
+    turns = lengths.turns * TURN_SECONDS / place.cores if place.cores is not None else 0.0
     return (
         Seconds("prompts", prompts),
         Seconds("decoding", decode),
         Seconds("adapter", adapter),
         Seconds("sampling", sample),
         Seconds("launches", launch),
+        Seconds("turns", turns),
     )
 
 
@@ -164,7 +170,7 @@ def _publishing(config: Config, work: ModelWork, place: Place, lengths: Lengths)
     learner = (
         operations / (place.flops(probe) * place.training) if config.orchestrator.max_async_level else 0.0
     )
-    logprobs = probe * work.vocabulary / place.logits
+    logprobs = probe * work.vocabulary * LOGIT_BYTES / place.memory  # none is drawn
     return (
         Seconds("adapter", work.adapter_modules * MODULE_SECONDS),
         Seconds("probe", engine + learner + logprobs),

@@ -22,9 +22,9 @@ It keeps 14 for the backward pass (464 kB a token, counted with Nemotron 3 Nano'
 GPU_PROCESS_BYTES = 2 * GIB  # CUDA context, communication buffers, kernels' workspaces, graphs
 CPU_LEARNER_BYTES = 0.95 * GIB  # torch, transformers, DeepSpeed and Ray, imported
 CPU_ENGINE_BYTES = 1.8 * GIB  # vLLM twice: 0.7 in the actor, 1.1 in the core that computes
-CPU_FRAGMENTATION = (
-    1.7  # of what a pass holds on the CPU: micro-batches differ in size, and malloc gives little back
-)
+CPU_WORKER_BYTES = 0.6 * GIB  # an environment worker with verifiers and a tokenizer
+CPU_REST_BYTES = 1.1 * GIB  # the controller, and Ray's own processes
+CPU_FRAGMENTATION = 1.7  # of what a pass keeps: micro-batches differ in size, and malloc gives little back
 CPU_LOGIT_COPIES = 3  # of the probe's logits in the engine: raw, processed, sorted out
 
 
@@ -159,6 +159,12 @@ def _scan_bytes(facts: ModelFacts) -> int:
     """Of a recurrent layer, per token."""
     heads, state = facts.number("mamba_num_heads") or 0, facts.number("ssm_state_size") or 0
     return heads * state * SCAN_VALUES_PER_STATE * 4 if facts.recurrent_layers else 0
+
+
+def cpu_rest_need(config: Config) -> Need:
+    """What runs beside engines and ranks on a CPU."""
+    workers = len(config.orchestrator.env) * config.orchestrator.env_workers
+    return Need((Term("environment workers", workers * CPU_WORKER_BYTES), Term("rest", CPU_REST_BYTES)))
 
 
 def _kept_values(config: Config, facts: ModelFacts) -> float:
