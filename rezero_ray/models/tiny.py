@@ -110,7 +110,12 @@ def make_tiny_nemotron_h(
     config = NemotronHConfig(
         **VOCABULARY,
         hidden_size=hidden_size,
-        layers_block_type=["linear_attention", "moe" if experts else "mlp", "full_attention", "linear_attention"],
+        layers_block_type=[
+            "linear_attention",
+            "moe" if experts else "mlp",
+            "full_attention",
+            "linear_attention",
+        ],
         num_attention_heads=4,
         num_key_value_heads=2,
         head_dim=32,
