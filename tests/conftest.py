@@ -1,5 +1,6 @@
 """Settings of all tests, and what several of their folders share."""
 
+import gc
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,11 @@ settings.load_profile("rezero")
 # A shell's background ignores Ctrl-C, and so does all that is started there; what the tests start is to hear it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays; the garbage collector need not look at it again and again."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
