@@ -1,11 +1,8 @@
 """The most memory that this process and those that it started have had. Asked of the kernel: no sampling beside."""
 
-import os
-import subprocess
 from pathlib import Path
 
-_NVIDIA_SMI = ("nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits")
-_NVIDIA_SMI_SECONDS = 10
+from rezero_ray.place.gpus import DriverError, gpus
 
 
 def peak_resident_bytes() -> int:
@@ -23,18 +20,11 @@ def peak_reserved_bytes() -> int:
 
 def used_gpu_bytes() -> int:
     """Of this process's first GPU, by every process now; 0 where nvidia-smi does not tell."""
-    gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
     try:
-        answer = subprocess.run(
-            (*_NVIDIA_SMI, f"--id={gpu}"),
-            capture_output=True,
-            text=True,
-            timeout=_NVIDIA_SMI_SECONDS,
-            check=True,
-        )
-        return int(answer.stdout.split()[0]) * 2**20
-    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+        visible = gpus()
+    except DriverError:
         return 0
+    return int(visible[0].used_gib * 2**30) if visible else 0
 
 
 def _peak(pid: str) -> int:

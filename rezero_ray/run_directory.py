@@ -5,7 +5,7 @@ import os
 import platform
 import secrets
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -53,7 +53,7 @@ class RunDirectory:
             "ended": None,
             "phase": None,
             "status": "running",
-            "versions": _versions(),
+            "versions": versions_of(PACKAGES),
             "hardware": {"device": device, "cpus": os.cpu_count(), "machine": platform.machine()},
             "mlflow_run_id": previous.get("mlflow_run_id"),
             "attempts": previous.get("attempts", []),
@@ -161,9 +161,10 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _versions() -> dict[str, str]:
+def versions_of(packages: Iterable[str]) -> dict[str, str]:
+    """Of Python, and of those of the packages that are installed."""
     found = {"python": platform.python_version()}
-    for package in PACKAGES:
+    for package in packages:
         try:
             found[package] = version(package)
         except PackageNotFoundError:

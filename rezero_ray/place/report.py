@@ -9,7 +9,6 @@ import os
 import platform
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +16,7 @@ import msgspec
 
 from rezero_ray.config import Config
 from rezero_ray.place.records import Finding, MachineFigures, RanksFigures, Verdict, VolumeFigures
+from rezero_ray.run_directory import versions_of
 
 CACHE = "REZERO_DOCTOR_CACHE"
 """Environment variable: a folder for the reports, ~/.cache/rezero_ray/doctor otherwise."""
@@ -69,7 +69,7 @@ def make_report(
         findings=list(findings),
         ranks=ranks,
         notes=list(notes),
-        versions=_versions(),
+        versions=versions_of(PACKAGES) | {"kernel": platform.release()},
         whole=whole,
     )
     return msgspec.structs.replace(report, verdict=worst(every_finding(report)))
@@ -133,13 +133,3 @@ def _cache(config: Config, device: str) -> Path:
     name = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
     given = os.environ.get(CACHE)
     return Path(given or Path.home() / ".cache" / "rezero_ray" / "doctor", f"{name}.json")
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version(), "kernel": platform.release()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
