@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from rezero_ray.foreign.interpreter import CACHE_VARIABLE
+from tests.memory_watch import watch
 
 # How fast an example is made depends on what else the machine does; the claims do not.
 settings.register_profile("rezero", suppress_health_check=[HealthCheck.too_slow], deadline=None)
@@ -17,6 +18,10 @@ settings.load_profile("rezero")
 # A shell's background ignores Ctrl-C, and so does all that is started there; what the tests start is to hear it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    watch(config)
 
 
 def pytest_collection_finish() -> None:
