@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from rezero_ray.learning.attention_keywords import refuse_meaning
+
 NAME = "rezero_segments"
 
 Segment = tuple[int, int, int, int]
@@ -41,7 +43,7 @@ def segment_attention(
     *,
     segments: Sequence[Segment],
     scaling: float | None = None,
-    **_: Any,
+    **keywords: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attention of one layer.
 
@@ -49,12 +51,18 @@ def segment_attention(
         query: [1, H, T, D].
         key: [1, K, T, D] with K dividing H (grouped queries).
         value: [1, K, T, V].
-        attention_mask: not used; the segments say who sees whom.
+        attention_mask: None, as `_no_mask` makes it; the segments say who sees whom.
         segments: (start, end, prefix_start, prefix_end) each; together they cover T, in order. A prefix that is
             not empty is a segment itself.
+        keywords: only those that ask for nothing else than plain causal attention (`refuse_meaning`).
     Returns:
         [1, T, H, V], and None in place of the attention weights.
+
+    Raises:
+        TypeError: the model asks for attention that is not computed here (a window shorter than a sequence, a soft
+            cap, sinks, a mask of its own, ...).
     """
+    refuse_meaning({"attention_mask": attention_mask, **keywords}, segments)
     repeats = query.shape[1] // key.shape[1]
     if repeats > 1:
         key = key.repeat_interleave(repeats, dim=1)
