@@ -86,7 +86,7 @@ def _scorers(
     seats = iter(plan.workers)
     environments = EnvironmentGroup(
         {
-            environment.id: [
+            environment.name: [
                 seat(EnvironmentWorker, group, next(seats), max_concurrency=1000).remote(config, environment)
                 for _ in range(config.orchestrator.env_workers)
             ]

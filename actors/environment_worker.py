@@ -47,7 +47,7 @@ class EnvironmentWorker:
         try:
             return await self._environment.sizes()
         except Exception as problem:
-            why = f"{self._settings.id}: {type(problem).__name__}: {problem}"
+            why = f"{self._settings.name}: {type(problem).__name__}: {problem}"
             raise RunError("environment", why) from problem
 
     async def run_group(self, send: Send, engine: Any) -> bytes:
@@ -95,7 +95,7 @@ class EnvironmentWorker:
             raise self._broken(send, str(problem)) from problem
 
     def _broken(self, send: Send, why: str) -> RunError:
-        return RunError("environment", f"{self._settings.id}, prompt {send.prompt.index}: {why}")
+        return RunError("environment", f"{self._settings.name}, prompt {send.prompt.index}: {why}")
 
     def _rollout(self, scored: ScoredRollout, version: int) -> Rollout:
         """One rollout as a record.

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rezero_ray.config import Config, ConfigError, Draft, Origin, Problem, read_draft, read_environment
+from rezero_ray.config.environment import chosen
 from rezero_ray.config.flags import split_arguments
 from rezero_ray.config.problems import shown
 from rezero_ray.preflight import Backend, survey
@@ -23,7 +24,8 @@ the environment of --env:
   Without a TOML every key of [[orchestrator.env]] is a flag:
     rezero check --env my-env --args '{"difficulty": 2}' --requirements '["verifiers==0.1.10", "my-env"]'
     rezero check --env redteam-attack --args.seed 3 --model models/SmolLM2-135M-Instruct
-  With one, ID is one of its environments, and args, requirements and model are the TOML's.
+  With one, ID is the name of one of its environments, or the id of several; args, requirements and model are the
+  TOML's.
 """
 
 
@@ -61,9 +63,11 @@ def _environments(draft: Draft, env_id: str, *, in_file: bool) -> int:
     if config is None or draft.problems:
         raise ConfigError(draft.problems)
     listed = config.orchestrator.env
-    wanted = [index for index, env in enumerate(listed) if env.id == env_id]
+    wanted = chosen(listed, env_id)
     if not wanted:
-        remedy = f"it has {', '.join(env.id for env in listed)}; without a TOML any environment may be named"
+        remedy = (
+            f"it has {', '.join(env.name for env in listed)}; without a TOML any environment may be named"
+        )
         what = "the TOML has no such environment"
         raise ConfigError([Problem("", what, remedy, origin=Origin(f"--env {env_id}"))])
     others = {index for index in range(len(listed)) if index not in wanted}

@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 
 from rezero_ray.checkpoint import Checkpoint, load_wanted
-from rezero_ray.config import Config, Request, read_request
-from rezero_ray.config.environment import EnvConfig
+from rezero_ray.config import Config, Request, read_draft, read_request
+from rezero_ray.config.environment import EnvConfig, chosen
 from rezero_ray.config.evaluation import EvalConfig
 from rezero_ray.config.flags import positive_number, split_arguments
 from rezero_ray.errors import RunError
@@ -43,11 +43,9 @@ def main(argv: Sequence[str]) -> int:
             files = [run.path / "config.toml", *options.config]
             request = read_request(files, [*elsewhere, *overrides])
         else:
-            named = ["--model.name", str(options.target), "--max_steps", "1"]
-            named += [
-                word for i, env in enumerate(options.env) for word in (f"--orchestrator.env.{i}.id", env)
-            ]
-            request = read_request(options.config, [*named, *elsewhere, *overrides])
+            flags = ["--model.name", str(options.target), "--max_steps", "1", *elsewhere, *overrides]
+            flags += _appended(options.config, flags, options.env)
+            request = read_request(options.config, flags)
         config = _narrowed(request, options)
         found = load_wanted(run.path, options.step) if run is not None else None
         with request.locating():
@@ -69,13 +67,33 @@ def main(argv: Sequence[str]) -> int:
 def _narrowed(request: Request, options: argparse.Namespace) -> Config:
     """The request's config with the environments that were asked for, no learner and an `eval` table."""
     config = request.config
-    known = {env.id: env for env in config.orchestrator.env}
-    envs = [known.get(name) or EnvConfig(id=name) for name in options.env] or config.orchestrator.env
+    envs = _wanted(config.orchestrator.env, options.env)
     settings = config.orchestrator.eval or EvalConfig()
     changes = {"num_examples": options.num_examples, "rollouts_per_example": options.rollouts}
     settings = settings.model_copy(update={key: value for key, value in changes.items() if value is not None})
     orchestrator = config.orchestrator.model_copy(update={"env": envs, "eval": settings})
     return config.model_copy(update={"orchestrator": orchestrator, "trainer_gpu_ids": []})
+
+
+def _appended(files: Sequence[Path], flags: Sequence[str], asked: Sequence[str]) -> list[str]:
+    """Flags that add the environments that are asked for and not listed in the files."""
+    draft = read_draft(files, flags)
+    listed: list[EnvConfig] = []
+    if draft.config is not None and not {"orchestrator", "orchestrator.env"} & draft.left_out:
+        listed = draft.config.orchestrator.env
+    new = [wanted for wanted in dict.fromkeys(asked) if not chosen(listed, wanted)]
+    pairs = [(f"--orchestrator.env.{len(listed) + number}.id", wanted) for number, wanted in enumerate(new)]
+    return [word for pair in pairs for word in pair]
+
+
+def _wanted(listed: Sequence[EnvConfig], asked: Sequence[str]) -> list[EnvConfig]:
+    """The listed environments of these names or ids, and environments of ids that are not listed; all that are listed
+    where nothing is asked for."""
+    found: dict[str, EnvConfig] = {}
+    for wanted in asked:
+        known = [listed[index] for index in chosen(listed, wanted)] or [EnvConfig(id=wanted)]
+        found |= {env.name: env for env in known}
+    return list(found.values()) or list(listed)
 
 
 def _evaluate(
@@ -139,7 +157,7 @@ class Progress:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="rezero eval",
-        usage="%(prog)s MODEL_OR_RUN [--env ID ...] [--step N] [--dotted.key value ...]",
+        usage="%(prog)s MODEL_OR_RUN [--env NAME ...] [--step N] [--dotted.key value ...]",
         description="Roll out and score held-out tasks: the base model's and, for a run, its adapter's, sampled with "
         "the same seeds; the difference is taken task by task. Nothing is trained.",
         epilog="Keys of docs/configuration.md are flags here as well; a run brings its own config.toml.",
@@ -149,7 +167,11 @@ def _parser() -> argparse.ArgumentParser:
         "target", type=Path, metavar="MODEL_OR_RUN", help="a run directory, a model directory or a hub id"
     )
     parser.add_argument(
-        "--env", action="append", default=[], metavar="ID", help="environment; the run's own where not given"
+        "--env",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="environment by name or id; the run's own where not given",
     )
     parser.add_argument(
         "--step", type=int, metavar="N", help="the run's checkpoint of this step (default: the newest)"

@@ -221,7 +221,7 @@ class Training:
         return probe
 
     def _sampler_at_the_start(self) -> PromptSampler:
-        weights = {environment.id: environment.weight for environment in self._config.orchestrator.env}
+        weights = {environment.name: environment.weight for environment in self._config.orchestrator.env}
         sizes = {name: of.train for name, of in self._sizes.items()}
         return PromptSampler(sizes, weights, seed=self._config.seed)
 

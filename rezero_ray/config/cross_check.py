@@ -6,14 +6,16 @@ recipes set it and an overlay cannot take it back. A key that no device would us
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from itertools import combinations
+from itertools import combinations, count
 
+from rezero_ray.config.environment import EnvConfig
 from rezero_ray.config.problems import Problem, shown
 from rezero_ray.config.schema import Config
 
 MAX_SHARED_GPU_UTILIZATION = 0.6  # what an engine may take of a GPU on which a learner rank lives too
 
 _ENVIRONMENT_ID = re.compile(r"([A-Za-z0-9][\w.-]*/)?[A-Za-z][\w-]*|[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+_ENVIRONMENT_NAME = re.compile(r"[A-Za-z0-9](?:[\w.-]{0,98}[A-Za-z0-9])?", re.ASCII)
 _MODULE_NAME = re.compile(r"\w+")
 
 
@@ -248,14 +250,36 @@ def _environments(config: Config) -> Iterator[Problem]:
             hint = f'write "{env.id.partition("@")[0]}"; the version is chosen when it is installed'
             remedy = hint if "@" in env.id else 'write a name: "redteam-attack", "owner/name", "module:Class"'
             yield Problem(f"orchestrator.env.{index}.id", "is not an environment id", remedy, shown(env.id))
+        if not _ENVIRONMENT_NAME.fullmatch(env.name) and env.name != env.id:
+            yield Problem(
+                f"orchestrator.env.{index}.name",
+                "is not a name for metrics and records",
+                "write at most 100 letters, digits, and - _ . between them",
+                shown(env.name),
+            )
     for (_, first), (index, second) in combinations(environments, 2):
-        if first.id == second.id and first.args == second.args:
+        if _same_environment(first, second):
             yield Problem(
                 f"orchestrator.env.{index}.id",
                 "is listed twice with the same args",
                 "list it once; `weight` sets its share of the prompts",
                 shown(second.id),
             )
+        elif first.name == second.name:
+            taken = [env.name for _, env in environments]
+            free = next(f"{second.name}-{n}" for n in count(2) if f"{second.name}-{n}" not in taken)
+            yield Problem(
+                f"orchestrator.env.{index}.name",
+                "another environment of this run has that name",
+                f'write another, such as "{free}"',
+                shown(second.name),
+            )
+
+
+def _same_environment(first: EnvConfig, second: EnvConfig) -> bool:
+    """Whether two entries pose the same tasks in the same way: only name and share of the prompts differ."""
+    apart = {"name", "weight"}
+    return first.model_dump(exclude=apart) == second.model_dump(exclude=apart)
 
 
 def _tracking(config: Config) -> Iterator[Problem]:

@@ -1,5 +1,7 @@
 """`[[orchestrator.env]]`: one environment of a run."""
 
+from collections.abc import Sequence
+from itertools import count
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, PositiveInt
@@ -16,6 +18,12 @@ class EnvConfig(Table):
         description="A built-in environment (`redteam-attack`, `phishing-detection`, `config-verification`, "
         "`network-logs`, `code-vulnerability`), an installed one, or `module:name` for the class or function that "
         "makes one, such as `verifiers:ReasoningGymEnv`."
+    )
+    name: str = Field(
+        default_factory=lambda data: str(data.get("id", "")),
+        description="Names this entry in metrics (`reward/<name>/mean`), records, evaluations and messages. When "
+        "unset, the id; where several entries would share that name, those without one become `<id>-1`, `<id>-2` in "
+        "order.",
     )
     args: dict[str, Any] = Field(
         default_factory=dict,
@@ -69,3 +77,24 @@ class EnvConfig(Table):
         default=(-1.0, 1.0),
         description="Lowest and highest reward. One outside is an error of the environment, never trained on.",
     )
+
+
+def named(environments: Sequence[EnvConfig]) -> list[EnvConfig]:
+    """The entries with a name each. A name that was written stays; an entry without one is called by its id, or
+    `<id>-1`, `<id>-2` in order where that name is written elsewhere or several entries would share it."""
+    wanted = [env.name for env in environments]
+    taken = set(wanted)
+    found = []
+    for env in environments:
+        if "name" not in env.model_fields_set and wanted.count(env.id) > 1:
+            name = next(name for n in count(1) if (name := f"{env.id}-{n}") not in taken)
+            taken.add(name)
+            env = env.model_copy(update={"name": name})
+        found.append(env)
+    return found
+
+
+def chosen(environments: Sequence[EnvConfig], wanted: str) -> list[int]:
+    """Indices of the entries that `--env` means: the one of that name, or else all of that id."""
+    by_name = [index for index, env in enumerate(environments) if env.name == wanted]
+    return by_name or [index for index, env in enumerate(environments) if env.id == wanted]

@@ -45,6 +45,8 @@ def explain(error: ValidationError, layer: Layer) -> list[Problem]:
     problems: list[Problem] = []
     meant: set[str] = set()
     for detail in error.errors(include_url=False):
+        if detail["type"] == "default_factory_not_called":  # made from a key that has a problem of its own
+            continue
         path = _data_path(tuple(detail["loc"]))
         problem, sibling = _explain_one(detail, path, layer)
         problems.append(problem.at(layer.origin(path)))

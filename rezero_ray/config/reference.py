@@ -128,7 +128,7 @@ def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
     value = field.get_default(call_default_factory=True, validated_data={})
-    return "" if value is None else f"`{shown(value)}`"
+    return "" if value in (None, "") else f"`{shown(value)}`"
 
 
 def _is_list(annotation: Any) -> bool:

@@ -15,8 +15,20 @@ _NOT_SCIENCE = {
 
 
 def dump_toml(config: Config) -> str:
-    """Every key with its value, defaults included; `load_config` of it gives an equal config."""
-    return tomli_w.dumps(config.model_dump(mode="python", exclude_none=True), multiline_strings=False)
+    """Every key with its value, defaults included; `load_config` of it gives an equal config.
+
+    An environment's `name` that its id gives is left out, so that a file that is edited keeps one identity.
+    """
+    table = _names_left_out(config.model_dump(mode="python", exclude_none=True))
+    return tomli_w.dumps(table, multiline_strings=False)
+
+
+def _names_left_out(table: dict[str, Any]) -> dict[str, Any]:
+    """A dumped config without the environment names that are the ids."""
+    for env in table["orchestrator"]["env"]:
+        if env["name"] == env["id"]:
+            del env["name"]
+    return table
 
 
 def config_id(config: Config) -> str:
@@ -28,7 +40,7 @@ def config_id(config: Config) -> str:
     parallelism and memory, trainer.zero, micro_batch_tokens, env_workers); what only watches it (limits,
     trust, orchestrator.eval) or comes after it (serve).
     """
-    science: dict[str, Any] = config.model_dump(mode="json", exclude=_NOT_SCIENCE)
+    science = _names_left_out(config.model_dump(mode="json", exclude=_NOT_SCIENCE))
     if config.trainer.optim.schedule != "constant":
         science["max_steps"] = config.max_steps
     del (

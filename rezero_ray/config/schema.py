@@ -6,10 +6,10 @@ environments (target modules, imports, prompt lengths) is checked in `rezero_ray
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, PositiveInt
+from pydantic import BeforeValidator, Field, PositiveInt, field_validator
 
 from rezero_ray.config.budget import BudgetConfig
-from rezero_ray.config.environment import EnvConfig
+from rezero_ray.config.environment import EnvConfig, named
 from rezero_ray.config.evaluation import EvalConfig
 from rezero_ray.config.infra import InfraConfig, default_infra
 from rezero_ray.config.serving import ServeConfig
@@ -189,6 +189,11 @@ class OrchestratorConfig(Table):
     eval: EvalConfig | None = Field(
         default=None, description="Evaluation on held-out tasks during the run; none where it is not there."
     )
+
+    @field_validator("env")
+    @classmethod
+    def _name_environments(cls, environments: list[EnvConfig]) -> list[EnvConfig]:
+        return named(environments)
 
 
 class InferenceModelConfig(Table):

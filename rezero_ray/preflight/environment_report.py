@@ -167,7 +167,7 @@ class EnvironmentReport:
         if outside:
             remedy = "write what its rewards lie between"
             value = shown(list(self.env.reward_range))
-            yield Problem(f"{key}.reward_range", f"{self.env.id}: {self._told(outside)}", remedy, value)
+            yield Problem(f"{key}.reward_range", f"{self.env.name}: {self._told(outside)}", remedy, value)
         broken = [each for each in wrong if each not in outside]
         if broken:
             remedy = "let its reward functions take whatever is said"
@@ -192,11 +192,11 @@ class EnvironmentReport:
             found.append(
                 "no solution is known: a function reference_answer(info) in its module would have it checked"
             )
-        return [f"environment {self.env.id}: {note}" for note in found]
+        return [f"environment {self.env.name}: {note}" for note in found]
 
     def summary(self) -> str:
         """The figures on one line."""
         held_out = len(self.described["held_out"])
         parts = [f"{len(self.described['train'])} training tasks, {held_out} held out"]
         parts += [f"{each.kind} {fmean(each.rewards):+.2f}" for each in self.answers if each.rewards]
-        return f"environment {self.env.id}: {', '.join(parts)}"
+        return f"environment {self.env.name}: {', '.join(parts)}"

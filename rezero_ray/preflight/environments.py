@@ -51,13 +51,15 @@ def examine_sources(config: Config, *, must_be_here: bool) -> Findings:
     for index, env in enumerate(config.orchestrator.env):
         if lives_elsewhere(env):
             if not must_be_here and not interpreter_of(env).ready:
-                found.notes.append(f"environment {env.id}: its interpreter is made when the run is prepared")
+                found.notes.append(
+                    f"environment {env.name}: its interpreter is made when the run is prepared"
+                )
             continue
         source = source_of(env.id)
         if source is not None:
             found += together([Findings([*_signature(index, env.id, env.args, source)])])
         elif "/" in env.id and not must_be_here:
-            found.notes.append(f"environment {env.id} is not installed here: {install_hint(env.id)}")
+            found.notes.append(f"environment {env.name} is not installed here: {install_hint(env.id)}")
         else:
             found.problems.append(_not_importable(index, env.id))
     return found
@@ -171,9 +173,11 @@ def judge(config: Config, index: int, seen: Seen | Problem, tokenizer: Any) -> F
         return Findings([seen])
     found = Findings(notes=[*seen.notes]) + examine_tools(config, index, seen.tools, tokenizer)
     if config.orchestrator.eval is not None and not seen.held_out:
-        found.notes.append(f"{config.orchestrator.env[index].id} has no held-out tasks: it is not evaluated")
+        found.notes.append(
+            f"{config.orchestrator.env[index].name} has no held-out tasks: it is not evaluated"
+        )
     if not seen.prompts:
-        what = f"{config.orchestrator.env[index].id} has no prompts"
+        what = f"{config.orchestrator.env[index].name} has no prompts"
         found.problems.append(Problem(f"orchestrator.env.{index}", what, "check its args"))
     elif tokenizer is not None:
         found += _measured(config, index, tokenizer, seen)
@@ -204,7 +208,7 @@ def _built_here(index: int, env: EnvConfig) -> Seen | Problem:
             held_out = len(held_out_dataset(environment))
             trouble = environment.unreachable() if hasattr(environment, "unreachable") else None
     except Exception as error:  # an environment is foreign code: whatever it raises is told, not thrown
-        what = f"{env.id} cannot be built: {type(error).__name__}: {error}"
+        what = f"{env.name} cannot be built: {type(error).__name__}: {error}"
         return _not_built(index, env.args, what)
     if trouble:
         return not_reached(index, trouble)
@@ -222,7 +226,7 @@ def _adapted(environment: Any, env: EnvConfig) -> tuple[list[dict[str, Any]], li
         limits=time_limits(env),
         ours=env.id in BUILT_IN,
     )
-    return list(changed.tools), [f"environment {env.id}: {note}" for note in changed.notes]
+    return list(changed.tools), [f"environment {env.name}: {note}" for note in changed.notes]
 
 
 def _not_built(index: int, args: Mapping[str, Any], what: str) -> Problem:
@@ -246,14 +250,14 @@ def _measured(config: Config, index: int, tokenizer: Any, seen: Seen) -> Finding
     try:
         longest = longest_in_tokens(tokenizer, seen.prompts, seen.tools)
     except ValueError as problem:
-        what = f"its chat template refuses a prompt of {config.orchestrator.env[index].id}: {problem}"
+        what = f"its chat template refuses a prompt of {config.orchestrator.env[index].name}: {problem}"
         remedy = "take a model whose template takes these roles, or another environment"
         return Findings([Problem("model.name", what, remedy, shown(config.model.name))])
     return _fits(config, index, longest, seen.turns)
 
 
 def _fits(config: Config, index: int, longest: int, turns: int) -> Findings:
-    env_id, max_tokens = config.orchestrator.env[index].id, config.orchestrator.sampling.max_tokens
+    name, max_tokens = config.orchestrator.env[index].name, config.orchestrator.sampling.max_tokens
     limits = {
         "seq_len": config.seq_len,
         "inference.model.max_model_len": config.inference.model.max_model_len or config.seq_len,
@@ -261,16 +265,14 @@ def _fits(config: Config, index: int, longest: int, turns: int) -> Findings:
     found = Findings()
     key, limit = min(limits.items(), key=lambda item: item[1])
     if longest + max_tokens > limit:
-        what = (
-            f"the longest prompt of {env_id} has {longest} tokens; with max_tokens = {max_tokens} it needs "
-        )
+        what = f"the longest prompt of {name} has {longest} tokens; with max_tokens = {max_tokens} it needs "
         what += f"{longest + max_tokens}"
         others = ("seq_len", "orchestrator.sampling.max_tokens")
         remedy = f"write at least {longest + max_tokens}, or lower orchestrator.sampling.max_tokens"
         found.problems.append(Problem(key, what, remedy, shown(limit), others=others))
     elif turns > 1 and longest + turns * max_tokens > limit:
         found.notes.append(
-            f"{env_id}: a rollout of {turns} turns may reach {longest + turns * max_tokens} tokens and more "
+            f"{name}: a rollout of {turns} turns may reach {longest + turns * max_tokens} tokens and more "
             f"({key} = {limit}): those that do end early"
         )
     return found

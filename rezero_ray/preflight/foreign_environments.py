@@ -54,10 +54,10 @@ async def look_into(
                 report = await examine_scoring(python, env, child, effort, start_seconds=seconds)
     except InterpreterProblem as problem:
         field, value = ("requirements", env.requirements) if env.requirements else ("python", env.python)
-        what = f"the interpreter of {env.id} cannot be made: {problem}"
+        what = f"the interpreter of {env.name} cannot be made: {problem}"
         return Problem(f"{key}.{field}", what, "write what can be installed together", shown(value))
     except TimeoutError:
-        what = f"{env.id} was not loaded within limits.engine_start = {seconds:.0f} s"
+        what = f"{env.name} was not loaded within limits.engine_start = {seconds:.0f} s"
         return Problem(f"{key}.id", what, "raise that limit, or see what its loading waits for")
     except ChildFailed as problem:
         return replace(_not_loaded(key, env, python, str(problem)), others=what_makes_it(index))
@@ -80,18 +80,16 @@ def _not_loaded(key: str, env: EnvConfig, python: Path | None, why: str) -> Prob
         remedy = (
             "change or drop the args" if env.args else "call its load_environment() by itself to see more"
         )
-        return Problem(f"{key}.{field}", f"{env.id} cannot be built: {why}", remedy, shown(value))
+        return Problem(f"{key}.{field}", f"{env.name} cannot be built: {why}", remedy, shown(value))
     remedy = "change its args, or its requirements"
     if "ModuleNotFoundError" in why:
         remedy = f"add its package to the requirements; {install_hint(env.id)} (in {python})"
-    return Problem(f"{key}.id", f"{env.id} cannot be loaded by {python}: {why}", remedy, shown(env.id))
+    return Problem(f"{key}.id", f"{env.name} cannot be loaded by {python}: {why}", remedy, shown(env.id))
 
 
 def _notes(env: EnvConfig, facts: Mapping[str, Any]) -> list[str]:
-    where = (
-        f"environment {env.id}: {facts['size']} examples, {facts['class']} of verifiers {facts['verifiers']}"
-    )
+    where = f"environment {env.name}: {facts['size']} examples, {facts['class']} of verifiers {facts['verifiers']}"
     return [
         f"{where} on Python {facts['python']}",
-        *(f"environment {env.id}: {note}" for note in facts["notes"]),
+        *(f"environment {env.name}: {note}" for note in facts["notes"]),
     ]

@@ -65,20 +65,20 @@ def examine_tools(config: Config, index: int, tools: Sequence[Mapping[str, Any]]
     found = Findings()
     if not tools:
         return found
-    env_id = config.orchestrator.env[index].id
+    name = config.orchestrator.env[index].name
     names = [tool_record(tool)["function"]["name"] for tool in tools]
     if config.inference.model.tool_call_parser is None:
         found.problems.append(
             Problem(
                 "inference.model.tool_call_parser",
-                f"{env_id} offers tools ({', '.join(names)}), and nothing reads the policy's calls of them",
+                f"{name} offers tools ({', '.join(names)}), and nothing reads the policy's calls of them",
                 'add tool_call_parser = "hermes" (or the parser of your model) and enable_auto_tool_choice = true',
                 others=(f"orchestrator.env.{index}.id",),
             )
         )
     if tokenizer is not None and not renders_tools(tokenizer, tools):
         found.notes.append(
-            f"{env_id} offers tools ({', '.join(names)}), and the chat template of {config.model.name} does not tell "
+            f"{name} offers tools ({', '.join(names)}), and the chat template of {config.model.name} does not tell "
             "the policy of them: it will hardly call one"
         )
     return found

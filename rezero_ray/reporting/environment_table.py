@@ -24,7 +24,8 @@ def print_environment(report: EnvironmentReport, tokens: tuple[int, str] | None)
     facts.add_column()
     for name, text in _facts(report, tokens):
         facts.add_row(name, text)
-    console.print(report.env.id, style="bold")
+    env = report.env
+    console.print(env.name if env.name == env.id else f"{env.name} ({env.id})", style="bold")
     console.print(facts)
     console.print()
     console.print(_answers(report))
