@@ -1,25 +1,29 @@
 """Attention over packed sequences that may share their prompt.
 
 Sequences lie one behind the other on one axis. A segment's tokens attend causally to one another and to all of
-the segment's prefix (the prompt that the completions of a group share), to nothing else. Each segment is one call
-on its own slice, so no [T, T] mask is made and no masked product is computed.
+the segment's prefix (the prompt that the completions of a group share), to nothing else.
 
-The call is `scaled_dot_product_attention`, but for short segments on the CPU: there torch 2.13's kernel takes 1.8 ms
-forward and backward for 64 tokens behind 45 in bfloat16 (9 heads of 64, one thread), and two plain products in
-float32 take 0.9.
+On CUDA a layer is one FlexAttention call under a block mask that the micro-batch makes once
+(`rezero_ray.learning.segment_tree`). On the CPU, where FlexAttention has no backward pass, each segment is one call
+on its own slice: no [T, T] mask is made and no masked product is computed. This path is the oracle of the other.
+There the call is `scaled_dot_product_attention`, but for short segments: torch 2.13's kernel takes 1.8 ms forward and
+backward for 64 tokens behind 45 in bfloat16 (9 heads of 64, one thread), and two plain products in float32 take 0.9.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from rezero_ray.learning.attention_keywords import refuse_meaning
+from rezero_ray.learning.segment_tree import Segment
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
 
 NAME = "rezero_segments"
-
-Segment = tuple[int, int, int, int]
 
 SHORT = 1 << 17
 """Scores of one head, on the CPU, up to which they are made as a whole: half a MiB of float32."""
@@ -42,6 +46,7 @@ def segment_attention(
     attention_mask: torch.Tensor | None,
     *,
     segments: Sequence[Segment],
+    block_mask: "BlockMask | None" = None,
     scaling: float | None = None,
     **keywords: Any,
 ) -> tuple[torch.Tensor, None]:
@@ -54,6 +59,7 @@ def segment_attention(
         attention_mask: None, as `_no_mask` makes it; the segments say who sees whom.
         segments: (start, end, prefix_start, prefix_end) each; together they cover T, in order. A prefix that is
             not empty is a segment itself.
+        block_mask: the same as FlexAttention's mask; with it the layer is one FlexAttention call.
         keywords: only those that ask for nothing else than plain causal attention (`refuse_meaning`).
     Returns:
         [1, T, H, V], and None in place of the attention weights.
@@ -63,6 +69,8 @@ def segment_attention(
             cap, sinks, a mask of its own, ...).
     """
     refuse_meaning({"attention_mask": attention_mask, **keywords}, segments)
+    if block_mask is not None:
+        return flex_segment_attention(query, key, value, block_mask, scaling), None
     repeats = query.shape[1] // key.shape[1]
     if repeats > 1:
         key = key.repeat_interleave(repeats, dim=1)
@@ -93,6 +101,32 @@ def segment_attention(
             out = scaled_dot_product_attention(own_query, own_key, own_value, is_causal=True, scale=scaling)
         outputs.append(out)
     return torch.cat(outputs, dim=2).transpose(1, 2).to(dtype).contiguous(), None
+
+
+def flex_segment_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    block_mask: "BlockMask",
+    scaling: float | None,
+) -> torch.Tensor:
+    """[1, H, T, D], [1, K, T, D], [1, K, T, V] -> [1, T, H, V]: one call, keys of a group of heads not copied."""
+    grouped = query.shape[1] != key.shape[1]
+    attend = _compiled_flex_attention() if query.is_cuda else _flex_attention()
+    out = attend(query, key, value, block_mask=block_mask, scale=scaling, enable_gqa=grouped)
+    return out.transpose(1, 2).contiguous()
+
+
+@cache
+def _compiled_flex_attention() -> Callable[..., torch.Tensor]:
+    """Compiled once for any length: with static shapes every new length of a pack costs a compilation."""
+    return torch.compile(_flex_attention(), dynamic=True)
+
+
+def _flex_attention() -> Callable[..., Any]:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return flex_attention
 
 
 def _plain_attention(

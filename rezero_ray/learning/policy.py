@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from rezero_ray.config.schema import Config
-from rezero_ray.learning import attention
+from rezero_ray.learning import attention, segment_tree
 from rezero_ray.learning.head import TokenLogprobHead
 from rezero_ray.learning.recurrence import separate_segments
 from rezero_ray.records import Adapter, MicroBatch
@@ -34,18 +34,20 @@ class PolicyModel(nn.Module):
         self,
         token_ids: torch.Tensor,
         position_ids: torch.Tensor,
-        segments: list[attention.Segment],
+        segments: list[segment_tree.Segment],
         sources: torch.Tensor,
         targets: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """token_ids, position_ids [T]; sources, targets [N] -> logprobs [N], entropies [N] (float32)."""
         decoder = self.peft_model.get_base_model().model
+        block_mask = segment_tree.block_mask(segments, token_ids.device) if token_ids.is_cuda else None
         hidden = decoder(
             input_ids=token_ids[None],
             position_ids=position_ids[None],
             attention_mask=None,
             use_cache=False,
             segments=segments,
+            block_mask=block_mask,
         ).last_hidden_state[0]
         logprobs, entropies = self.head(hidden[sources], targets)
         return logprobs, entropies
@@ -62,7 +64,6 @@ def build_policy(config: Config) -> PolicyModel:
 
     The adapter's A matrices are drawn from the run's seed, the same on every rank; B is zero.
     """
-    from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
     base = AutoModelForCausalLM.from_pretrained(
@@ -71,6 +72,13 @@ def build_policy(config: Config) -> PolicyModel:
         attn_implementation=attention.register(),
         trust_remote_code=config.trainer.model.trust_remote_code,
     )
+    return adapt(base, config)
+
+
+def adapt(base: Any, config: Config) -> PolicyModel:
+    """Put a zero adapter on a base model whose attention is `attention.NAME`."""
+    from peft import LoraConfig, get_peft_model
+
     base.config.use_cache = False
     separate_segments(base)
     lora = config.trainer.model.lora

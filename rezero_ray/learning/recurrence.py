@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from rezero_ray.learning.attention import Segment
+from rezero_ray.learning.segment_tree import Segment
 
 RECURRENT = frozenset({"linear_attention", "mamba"})
 
