@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from torch.nn.attention.varlen import varlen_attn
 
 from rezero_ray.learning.attention import flex_segment_attention, segment_attention
@@ -29,9 +30,24 @@ def candidates(segments: Sequence[Segment], device: torch.device, scale: float) 
     mask = block_mask(segments, device)
     found["flex"] = lambda q, k, v: flex_segment_attention(q, k, v, mask, scale)
     if device.type == "cuda":
+        found["flex, 8 warps back"] = _flex_with({"bwd_num_warps": 8, "bwd_num_stages": 1}, mask, scale)
         found["varlen, keys gathered"] = _gathered(segments, device, scale)
         found["two flash calls"] = _cascade(segments, device, scale)
     return found
+
+
+def _flex_with(options: dict[str, int], mask: BlockMask, scale: float) -> Attention:
+    """FlexAttention with other launch parameters than its own for this GPU."""
+    compiled = torch.compile(flex_attention, dynamic=True)
+
+    def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        grouped = query.shape[1] != key.shape[1]
+        out = compiled(
+            query, key, value, block_mask=mask, scale=scale, enable_gqa=grouped, kernel_options=options
+        )
+        return out.transpose(1, 2).contiguous()  # type: ignore[union-attr]
+
+    return attend
 
 
 def _gathered(segments: Sequence[Segment], device: torch.device, scale: float) -> Attention:

@@ -9,14 +9,14 @@ on the CPU or, where that takes too long, against float32 on the same GPU.
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 from unittest.mock import patch
 
 import torch
 from torch import nn
 
-from benchmarks.gpu.attention_candidates import candidates
+from benchmarks.gpu.attention_candidates import Attention, candidates
 from benchmarks.gpu.packs import long_pack, short_pack
 from benchmarks.gpu.slice import active_parameters, glm_config, make_policy, run_config
 from benchmarks.gpu.trial import Rows, Trial, arguments, milliseconds, profiled, relative_error
@@ -95,39 +95,41 @@ def attention_time(trial: Trial) -> Rows:
     for heads, groups, size in [(4, 2, 32)] if trial.small else [GLM_HEADS, GROUPED_HEADS]:
         for load, pack in packs(trial).items():
             length = pack.segments[-1][1]
-            inputs = [
-                torch.randn(1, n, length, size, device=trial.device, dtype=torch.bfloat16)
-                for n in (heads, groups, groups)
-            ]
-            weight = torch.randn(1, length, heads, size, device=trial.device, dtype=torch.bfloat16)
             for name, attend in candidates(pack.segments, trial.device, size**-0.5).items():
-                row: dict[str, Any] = {
-                    "heads": f"{heads}/{groups} x {size}",
-                    "load": load,
-                    "segments": len(pack.segments),
-                    "tokens": length,
-                    "candidate": name,
-                }
+                row: dict[str, Any] = {"heads": f"{heads}/{groups} x {size}", "load": load}
+                row |= {"segments": len(pack.segments), "tokens": length, "candidate": name}
                 rows.append(row)
                 try:
-                    with torch.no_grad():
-                        row["forward ms"] = milliseconds(lambda attend=attend: attend(*inputs), trial.device)
-                    if trial.device.type != "cuda" and name != "by segment":
-                        continue
-                    leaves = [tensor.detach().requires_grad_() for tensor in inputs]
-
-                    def both(attend: Any = attend, leaves: Any = leaves) -> None:
-                        torch.autograd.grad(attend(*leaves), leaves, weight)
-
-                    row["with backward ms"] = milliseconds(both, trial.device)
-                    if trial.device.type == "cuda":
-                        torch.cuda.reset_peak_memory_stats()
-                        before = torch.cuda.memory_allocated()
-                        row["launches"], _ = profiled(both)
-                        row["peak MiB"] = (torch.cuda.max_memory_allocated() - before) / 2**20
+                    row |= _time_of_one(attend, (heads, groups, size, length), trial.device, name)
                 except Exception as error:
                     row["error"] = f"{type(error).__name__}: {error}"[:300]
     return rows
+
+
+def _time_of_one(
+    attend: Attention, shape: tuple[int, int, int, int], device: torch.device, name: str
+) -> dict[str, Any]:
+    heads, groups, size, length = shape
+    inputs = [
+        torch.randn(1, n, length, size, device=device, dtype=torch.bfloat16) for n in (heads, groups, groups)
+    ]
+    weight = torch.randn(1, length, heads, size, device=device, dtype=torch.bfloat16)
+    with torch.no_grad():
+        row: dict[str, Any] = {"forward ms": milliseconds(lambda: attend(*inputs), device)}
+    if device.type != "cuda" and name != "by segment":
+        return row
+    leaves = [tensor.detach().requires_grad_() for tensor in inputs]
+
+    def both() -> None:
+        torch.autograd.grad(attend(*leaves), leaves, weight)
+
+    row["with backward ms"] = milliseconds(both, device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        row["launches"], _ = profiled(both)
+        row["peak MiB"] = (torch.cuda.max_memory_allocated() - before) / 2**20
+    return row
 
 
 def block_masks(trial: Trial) -> Rows:
@@ -191,7 +193,7 @@ def head(trial: Trial) -> Rows:
             torch.autograd.grad(call().sum(), leaves)
 
         row: dict[str, Any] = {"head": name}
-        with _replaced("rezero_ray.learning.head._float32_logits", replacement):
+        with patch("rezero_ray.learning.head._float32_logits", replacement) if replacement else nullcontext():
             error = (call().detach()[checked].double() - exact).abs()
             row |= {"mean error": error.mean().item(), "largest": error.max().item()}
             row["ms"] = milliseconds(both, trial.device, rounds=3, warm_up=1)
@@ -202,15 +204,6 @@ def head(trial: Trial) -> Rows:
 def _third(rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """A likely token a row, so that errors show at the size that trained tokens have."""
     return torch.cat([(part @ weight.t()).topk(3, dim=-1).indices[:, 2] for part in rows.split(1024)])
-
-
-@contextmanager
-def _replaced(target: str, replacement: Any) -> Iterator[None]:
-    if replacement is None:
-        yield
-    else:
-        with patch(target, replacement):
-            yield
 
 
 def experts(trial: Trial) -> Rows:
@@ -318,39 +311,43 @@ def slice_time(trial: Trial) -> Rows:
     """Tokens a second of forward, recomputation and backward; fraction of the product rate; memory; launches."""
     model = Slice(trial)
     found: Rows = []
-    layers = model.config.num_hidden_layers
     for load, pack in packs(trial, model.config.vocab_size).items():
-        tokens, trained = len(pack.token_ids), len(pack.targets)
-        reference: torch.Tensor | None = None
-        for name, path in (("the product's", None), ("by segment", by_segment)):
-            with path() if path else _replaced("", None):
-
-                def step(pack: MicroBatch = pack) -> None:
-                    torch.autograd.grad(model.loss(pack), model.parameters)
-
-                if trial.device.type == "cuda":
-                    torch.cuda.reset_peak_memory_stats()
-                ms = milliseconds(step, trial.device, rounds=3)
-                row: dict[str, Any] = {"load": load, "attention": name, "tokens": tokens, "ms": ms}
-                row["tokens/s"] = tokens / ms * 1e3
-                # Forward, recomputation, and the backward pass to the activations; the head has two products.
-                flops = 3 * 2 * tokens * active_parameters(model.config)
-                flops += 2 * 2 * trained * model.config.vocab_size * model.config.hidden_size
-                row["TFLOP/s"] = flops / ms / 1e9
-                if "peak_tflops" in trial.result:
-                    row["of peak"] = row["TFLOP/s"] / trial.result["peak_tflops"]
-                if trial.device.type == "cuda":
-                    row["peak GiB"] = torch.cuda.max_memory_allocated() / 2**30
-                    launches, kernels = profiled(step)
-                    row["launches a layer"] = launches / layers
-                    trial.result.setdefault("profiles", {})[f"{load}, {name}"] = kernels[:40]
-                gradient = model.gradients(pack)
-                if reference is None:
-                    reference = gradient
-                else:
-                    row["gradients differ"] = relative_error(gradient, reference)
-                found.append(row)
+        gradients: dict[str, torch.Tensor] = {}
+        for name, path in (("the product's", nullcontext), ("by segment", by_segment)):
+            row: dict[str, Any] = {"load": load, "attention": name, "tokens": len(pack.token_ids)}
+            found.append(row)
+            try:
+                with path():
+                    row |= _time_of_slice(trial, model, pack, f"{load}, {name}")
+                    gradients[name] = model.gradients(pack)
+            except Exception as error:
+                row["error"] = f"{type(error).__name__}: {error}"[:300]
+        if len(gradients) == 2:
+            found[-1]["gradients differ"] = relative_error(*gradients.values())
     return found
+
+
+def _time_of_slice(trial: Trial, model: Slice, pack: MicroBatch, name: str) -> dict[str, Any]:
+    tokens, config = len(pack.token_ids), model.config
+
+    def step() -> None:
+        torch.autograd.grad(model.loss(pack), model.parameters)
+
+    if trial.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    ms = milliseconds(step, trial.device, rounds=3)
+    # Forward, recomputation, and the backward pass to the activations; the head has two products.
+    flops = 3 * 2 * tokens * active_parameters(config)
+    flops += 2 * 2 * len(pack.targets) * config.vocab_size * config.hidden_size
+    row: dict[str, Any] = {"ms": ms, "tokens/s": tokens / ms * 1e3, "TFLOP/s": flops / ms / 1e9}
+    if "peak_tflops" in trial.result:
+        row["of peak"] = row["TFLOP/s"] / trial.result["peak_tflops"]
+    if trial.device.type == "cuda":
+        row["peak GiB"] = torch.cuda.max_memory_allocated() / 2**30
+        launches, kernels = profiled(step)
+        row["launches a layer"] = launches / config.num_hidden_layers
+        trial.result.setdefault("profiles", {})[name] = kernels[:40]
+    return row
 
 
 def accumulation(trial: Trial) -> Rows:
