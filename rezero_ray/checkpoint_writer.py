@@ -17,8 +17,16 @@ class CheckpointWriter:
     `seconds` is how long the longest took to be written; None before the first was.
     """
 
-    def __init__(self, output_dir: Path, keep_last: int, on_saved: Callable[[Path], None]) -> None:
+    def __init__(
+        self,
+        output_dir: Path,
+        keep_last: int,
+        on_saved: Callable[[Path], None],
+        require_held: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`require_held` raises RunError where another process has taken the run directory over."""
         self._output_dir, self._keep_last, self._on_saved = output_dir, keep_last, on_saved
+        self._require_held = require_held
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
         self.seconds: float | None = None
@@ -44,7 +52,8 @@ class CheckpointWriter:
         """Wait for what is being written.
 
         Raises:
-            RunError: it could not be written; whole checkpoints that are there stay.
+            RunError: it could not be written, or the run directory is another process's by now; whole checkpoints
+                that are there stay.
         """
         writing, self._writing = self._writing, None
         if writing is None:
@@ -56,6 +65,7 @@ class CheckpointWriter:
 
     def _write(self, state: checkpoint.RunState, learner: Bytes, adapter: Adapter) -> None:
         began = time.monotonic()
+        self._require_held()
         path = checkpoint.save(self._output_dir, state, learner, adapter, keep_last=self._keep_last)
         self.seconds = max(self.seconds or 0.0, time.monotonic() - began)
         self._on_saved(path)

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-Kind = Literal["environment", "engine", "learner", "cluster", "checkpoint", "trust"]
+Kind = Literal["environment", "engine", "learner", "cluster", "checkpoint", "directory", "trust"]
 
 
 class RunError(Exception):

@@ -26,13 +26,16 @@ def run_training(config: Config, *, resume: bool, expected: Expected | None = No
     130 interrupted with a checkpoint.
 
     `expected` is what the environments say of the rollouts' lengths, for the plan that the run compares itself with.
+
+    Raises:
+        ConfigError: another process holds the run directory.
     """
     device = this_machine().device(config)
     resume = resume or config.ckpt.resume == "auto"
-    directory = RunDirectory(config, device=device)
     gpus = len(set(config.inference_gpu_ids) | set(config.trainer_gpu_ids)) if device == "cuda" else 0
     status, code = "failed", FAILED
     with ExitStack() as stack:
+        directory = stack.enter_context(RunDirectory(config, device=device))
         spending = stack.enter_context(Spending(config, rate_of(config.infra), directory))
         reporter = stack.enter_context(Reporter(config, directory))
         try:
@@ -43,7 +46,9 @@ def run_training(config: Config, *, resume: bool, expected: Expected | None = No
             stop = stack.enter_context(StopRequest())
             reporter.cluster(cluster.found, cluster.dashboard, cluster.logs, cluster.token_command)
             crew = stack.enter_context(start_crew(config, device))
-            saver = CheckpointWriter(directory.path, config.ckpt.keep_last, reporter.checkpoint)
+            saver = CheckpointWriter(
+                directory.path, config.ckpt.keep_last, reporter.checkpoint, directory.require_held
+            )
             stack.enter_context(saver)
             Training(config, crew, directory, reporter, saver, stop, spending, expected).run(resume=resume)
             stopped = spending.stopped is not None
@@ -53,7 +58,7 @@ def run_training(config: Config, *, resume: bool, expected: Expected | None = No
         except KeyboardInterrupt:
             status, code = "interrupted", INTERRUPTED
         finally:
-            directory.end(status)
+            directory.record_end(status)
             reporter.end(status, spending.lines(steps=directory.done))
     return code
 

@@ -128,7 +128,8 @@ def _train(options: argparse.Namespace, overrides: Sequence[str]) -> int:
         print(f"note: {note}", file=sys.stderr)
     from rezero_ray.run import run_training
 
-    return run_training(request.config, resume=options.resume, expected=_expected(request.config, found))
+    with request.locating():
+        return run_training(request.config, resume=options.resume, expected=_expected(request.config, found))
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:

@@ -1,11 +1,20 @@
 """Claims about `RunDirectory`: what a run leaves behind, and what a resumed one makes of it."""
 
 import json
+import math
+import os
+import socket
 from pathlib import Path
 
-from rezero_ray.config import config_id, load_config
+import msgspec
+import pytest
+
+from rezero_ray.checkpoint_writer import CheckpointWriter
+from rezero_ray.config import ConfigError, config_id, load_config
+from rezero_ray.errors import RunError
+from rezero_ray.holding.holder import encoded, new_holder
 from rezero_ray.records import Prompt
-from rezero_ray.run_directory import QUARANTINE, RunDirectory
+from rezero_ray.run_directory import QUARANTINE, RunDirectory, read_metrics
 from rezero_ray.schedule import Send
 from tests.record_builders import make_config, make_group, make_rollout
 
@@ -60,6 +69,84 @@ def test_two_runs_of_one_configuration_have_different_ids(tmp_path: Path) -> Non
         for name in ("one", "two")
     )
     assert one.run["run_id"] != two.run["run_id"]
+
+
+def test_a_second_process_in_the_directory_changes_nothing(tmp_path: Path) -> None:
+    directory = with_steps(tmp_path, 1, 2)
+    files = [path for path in directory.path.rglob("*") if path.is_file() and path.name != "lock.json"]
+    before = {path: path.read_bytes() for path in files}
+    with pytest.raises(ConfigError, match=f"in use by process {os.getpid()} on {socket.gethostname()}"):
+        opened(tmp_path)
+    assert {path: path.read_bytes() for path in files} == before
+    assert [row["step"] for row in read_metrics(directory.path)] == [1, 2]  # reading stays allowed
+
+
+def test_a_run_that_another_host_has_taken_over_writes_nothing_more(tmp_path: Path) -> None:
+    directory = with_steps(tmp_path, 1)
+    mine = new_holder("f" * 16)
+    other = msgspec.structs.replace(mine, place=msgspec.structs.replace(mine.place, host="gpu-17"))
+    (directory.path / "lock.json").write_bytes(encoded(other, 3.0))
+    before = {path: path.read_bytes() for path in directory.path.rglob("*") if path.is_file()}
+    saver = CheckpointWriter(directory.path, 1, pytest.fail, directory.require_held)
+    for write in (
+        lambda: directory.add_metrics({"step": 2}),
+        lambda: directory.add_rollouts(2, [], []),
+        lambda: directory.rewind(0),
+        lambda: (saver.begin(None, None, None), saver.finish()),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(RunError, match=r"taken over by process .* on gpu-17"):
+            write()
+    directory.update(phase="rollouts")
+    directory.end("failed")
+    assert {path: path.read_bytes() for path in directory.path.rglob("*") if path.is_file()} == before
+
+
+def test_another_configuration_may_begin_where_a_run_ended_before_its_first_step(tmp_path: Path) -> None:
+    first = opened(tmp_path)
+    first.update(mlflow_run_id="abc", attempts=[{"started": "then", "seconds": 9.0}])
+    first.end("failed")
+    second = RunDirectory(make_config(output_dir=str(first.path), seed=7), device="cpu")
+    assert second.run["run_id"] != first.run["run_id"]
+    assert second.run["mlflow_run_id"] is None
+    assert second.run["attempts"] == [{"started": "then", "seconds": 9.0}]  # what it cost was spent
+
+
+def test_every_line_is_strict_json_and_numbers_that_are_not_finite_come_back(tmp_path: Path) -> None:
+    directory = opened(tmp_path)
+    row = {
+        "step": 1,
+        "grad_norm": math.nan,
+        "loss": -math.inf,
+        "nested": {"a": [1.0, math.inf]},
+        "text": "\ud83d",
+    }
+    directory.add_metrics(row)
+    (line,) = (directory.path / "metrics.jsonl").read_text().splitlines()
+    strict = json.loads(line, parse_constant=pytest.fail)
+    assert (strict["grad_norm"], strict["loss"], strict["nested"]["a"]) == (None, None, [1.0, None])
+    assert strict["not_finite"] == [
+        ["grad_norm", "NaN"],
+        ["loss", "-Infinity"],
+        ["nested", "a", 1, "Infinity"],
+    ]
+    assert msgspec.json.decode(line) == strict  # a reader that refuses half a surrogate pair
+    directory.rewind(1)
+    (read,) = directory.metrics()
+    assert math.isnan(read.pop("grad_norm"))
+    assert (read["loss"], read["nested"], read["text"]) == (-math.inf, {"a": [1.0, math.inf]}, "?")
+
+
+def test_timestamps_rise_although_the_clock_is_set_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = with_steps(tmp_path, 1)
+    monkeypatch.setattr("rezero_ray.run_directory.time.time", lambda: 1000.0)
+    directory.add_metrics({"step": 2})
+    directory.end("interrupted")
+    again = opened(tmp_path)
+    again.add_metrics({"step": 3})
+    stamps = [row["timestamp"] for row in again.metrics()]
+    assert stamps == sorted(set(stamps))
 
 
 def test_the_end_is_recorded(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_an_attempt_counts_from_when_it_is_paid_for_and_adds_to_those_before(
 ) -> None:
     config = make_config(output_dir=str(tmp_path / "run"))
     began(1800, monkeypatch)
-    with attempt(config) as first:
+    with RunDirectory(config, device="cpu") as directory, Spending(config, RATE, directory) as first:
         first.ready()
         assert first.metrics()["cost/hours"] == pytest.approx(0.5, abs=1e-3)
         assert first.metrics()["cost/usd"] == pytest.approx(3.0, abs=1e-2)

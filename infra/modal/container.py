@@ -26,7 +26,9 @@ from infra.modal.bootstrap import DASHBOARD_PORT, DASHBOARD_URL, RUN_NAME
 from infra.modal.client import modal_client
 from infra.modal.records import HEARTBEAT_SECONDS, Records, RunRecord
 from infra.modal.table import ModalInfraConfig
+from rezero_ray.config import ConfigError
 from rezero_ray.config.infra_table import LAUNCHED, PAID_SINCE
+from rezero_ray.holding.lock import clear_dead, wait_until_free
 
 PREEMPTION_SECONDS = 25.0
 """Modal gives a container 30 seconds. A step that takes longer is lost, and taken again."""
@@ -80,6 +82,9 @@ class Attempt:
         print(f"attempt {len(starts) + 1} of {self._record.name}, after step {self._began_at}", flush=True)
         call_id = modal_client().current_function_call_id()  # the launcher may not have written it yet
         self._tell(status="running", call_id=call_id, starts=[*starts, self._began_at], step=self._began_at)
+        if not self._is_free():
+            self._tell(status="refused")
+            return WRONG_REQUEST
         with contextlib.ExitStack() as stack:
             store = self._mlflow_store()
             variables = os.environ | {LAUNCHED: "1", RUN_NAME: self._record.name}
@@ -90,6 +95,17 @@ class Attempt:
             self._fetch_model()
             process = subprocess.Popen(command, env=variables, cwd=store, start_new_session=True)
             return self._watch(process)
+
+    def _is_free(self) -> bool:
+        """Wait for a container of another call that may still write there. The Volume shows what it wrote after a
+        reload only, which the command cannot do: it has files open."""
+        limit = tomllib.loads(self._config_toml)["limits"]["takeover"]
+        try:
+            wait_until_free(self._output, limit=limit, refresh=self._checkpoints.reload, say=print)
+        except ConfigError as error:
+            print(error, flush=True)
+            return False
+        return True
 
     def _watch(self, process: subprocess.Popen[bytes]) -> int:
         cancelled = modal_client().exception.InputCancellation
@@ -130,7 +146,9 @@ class Attempt:
                 self._told = time.monotonic()
 
     def _commit(self) -> None:
-        """The MLflow store first: run.json names a run in it."""
+        """The MLflow store first: run.json names a run in it. The record of a command that was killed is removed, so
+        that the next container does not wait for its heartbeat."""
+        clear_dead(self._output)
         step = newest_step(self._output)
         self._mlflow.commit()
         self._checkpoints.commit()

@@ -40,8 +40,9 @@ def _output(table: ModalInfraConfig, config: Config) -> list[Problem]:
         found = modal.Volume.from_name(table.checkpoints_volume).listdir(str(folder))
     except modal.exception.NotFoundError:  # the Volume, or the folder in it
         return []
-    if not found:
-        return []
+    size = {PurePosixPath(entry.path).name: entry.size for entry in found}
+    if not found or ("run.json" in size and "checkpoints" not in size and not size.get("metrics.jsonl")):
+        return []  # nothing, or a run that ended before its first step
     what = f"{folder} of the Volume {table.checkpoints_volume} is not empty: it holds another run"
     remedy = "go on with it: --resume; or begin anew: name another output_dir"
     return [Problem("output_dir", what, remedy, shown(config.output_dir))]

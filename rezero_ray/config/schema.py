@@ -264,6 +264,11 @@ class LimitsConfig(Table):
     group: PositiveFloat = Field(default=900.0, description="One group of rollouts, scoring included.")
     train_step: PositiveFloat = Field(default=3600.0, description="One optimizer step.")
     publish: PositiveFloat = Field(default=300.0, description="Publishing an adapter to every engine.")
+    takeover: Annotated[float, Field(ge=15)] = Field(
+        default=60.0,
+        description="Without a heartbeat of a process on another host that holds output_dir; then it counts as dead, "
+        "and the directory is taken over.",
+    )
 
 
 class FaultsConfig(Table):

@@ -6,20 +6,16 @@ from pathlib import Path
 
 from rezero_ray.config import Config, Problem
 from rezero_ray.config.problems import shown
+from rezero_ray.holding.watching import in_use, look, waiting_line
 from rezero_ray.preflight.findings import Findings
 from rezero_ray.preflight.memory import GIB, adapter_bytes, adapter_parameters
 from rezero_ray.preflight.model_facts import ModelFacts
+from rezero_ray.run_directory import Contents, contents_of
 from rezero_ray.spending import refusal
-
-RUN_FILES = ("run.json", "config.toml", "metrics.jsonl", "rollouts", "checkpoints")
-
-
-def holds_a_run(directory: Path) -> bool:
-    return any((directory / name).exists() for name in RUN_FILES)
 
 
 def examine_output(config: Config, facts: ModelFacts | None = None, *, resume: bool) -> Findings:
-    """An existing run is gone on with or refused, never overwritten."""
+    """An existing run is resumed or refused, never overwritten. One that another process holds is refused."""
     directory = Path(config.output_dir).expanduser()
     try:
         blocker = _not_a_directory(directory)
@@ -29,8 +25,12 @@ def examine_output(config: Config, facts: ModelFacts | None = None, *, resume: b
         why = _not_writable(ancestor)
         if why is not None:
             return _refused(config, f"{ancestor} is not writable: {why}", "name a directory you may write to")
-        if holds_a_run(directory):
-            return _existing(config, directory, resume)
+        held = _held(config, directory)
+        if held.problems:
+            return held
+        contents = contents_of(directory)
+        if contents != "nothing":
+            return held + _existing(config, directory, contents, resume)
         free, needed = shutil.disk_usage(ancestor).free, checkpoints_bytes(config, facts)
         if free < needed:
             what = f"its checkpoints need {needed / GIB:.2f} GiB, {free / GIB:.2f} are free in {ancestor}"
@@ -39,7 +39,17 @@ def examine_output(config: Config, facts: ModelFacts | None = None, *, resume: b
         return _refused(config, f"cannot be used: {error}", "name another directory")
     if resume:
         return Findings(notes=[f"--resume: {directory} holds no run yet, a new one begins"])
-    return Findings()
+    return held
+
+
+def _held(config: Config, directory: Path) -> Findings:
+    """Looks and does not wait: a holder that only its heartbeat can tell of is a note here."""
+    found = look(directory)
+    if found is None or found.verdict == "dead":
+        return Findings()
+    if found.verdict == "alive":
+        return Findings(list(in_use(directory, found).problems))
+    return Findings(notes=[waiting_line(directory, found, config.limits.takeover)])
 
 
 def _refused(config: Config, what: str, remedy: str) -> Findings:
@@ -65,10 +75,14 @@ def checkpoints_bytes(config: Config, facts: ModelFacts | None) -> int:
     return 0 if facts is None else (config.ckpt.keep_last + 1) * checkpoint_bytes(config, facts)
 
 
-def _existing(config: Config, directory: Path, resume: bool) -> Findings:
+def _existing(config: Config, directory: Path, contents: Contents, resume: bool) -> Findings:
     if resume or config.ckpt.resume == "auto":
         spent = refusal(config, directory)
         return Findings([spent] if spent else [])
+    if contents == "no step":
+        return Findings(
+            notes=[f"{directory} holds a run that ended before its first step; it is started again"]
+        )
     remedy = "go on with it: --resume; or begin anew: name another output_dir"
     return _refused(config, f"{directory} holds another run", remedy)
 

@@ -1,6 +1,8 @@
 """Environments: found, built, and their prompts measured."""
 
+import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable
@@ -23,6 +25,7 @@ from rezero_ray.preflight.environments import examine_prompts, examine_sources
 from rezero_ray.preflight.memory import adapter_parameters
 from rezero_ray.preflight.model_facts import find_model
 from rezero_ray.preflight.run_directory import examine_output
+from rezero_ray.run_directory import RunDirectory
 from tests.config.run_request import write_right
 
 Install = Callable[[str, str], None]
@@ -217,6 +220,36 @@ def test_whatever_a_run_writes_marks_its_directory(tmp_path: Path, held: str) ->
     config = config_with(tmp_path)
     (tmp_path / "out" / held).mkdir(parents=True)
     assert "holds another run" in examine_output(config, resume=False).problems[0].what
+    assert not examine_output(config, resume=True).problems
+
+
+def test_a_run_that_ended_before_its_first_step_is_started_again_and_one_with_a_step_is_not(
+    tmp_path: Path,
+) -> None:
+    config = config_with(tmp_path)
+    first = RunDirectory(config, device="cpu")
+    first.rewind(0)
+    first.end("failed")
+    found = examine_output(config, resume=False)
+    assert not found.problems
+    assert "ended before its first step" in found.notes[0]
+    second = RunDirectory(config, device="cpu")
+    assert second.run["run_id"] == first.run["run_id"]
+    second.add_metrics({"step": 1})
+    second.end("failed")
+    assert "holds another run" in examine_output(config, resume=False).problems[0].what
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_directory_that_a_process_holds_is_refused_by_process_and_host(
+    tmp_path: Path, resume: bool
+) -> None:
+    config = config_with(tmp_path)
+    holder = RunDirectory(config, device="cpu")
+    (problem,) = examine_output(config, resume=resume).problems
+    assert problem.key == "output_dir"
+    assert f"in use by process {os.getpid()} on {socket.gethostname()}" in problem.what
+    holder.end("interrupted")
     assert not examine_output(config, resume=True).problems
 
 

@@ -68,6 +68,7 @@ class FakeControlPlane:
         self.calls: dict[str, Call] = {}
         self.commits: list[tuple[str, Any]] = []
         self.on_commit: Callable[[str], Any] = lambda volume: None
+        self.on_reload: Callable[[str], None] = lambda volume: None
         self.tunnels: list[int] = []
         self.sandboxes: dict[str, FakeSandbox] = {}  # by the id of their task
         self.prices: dict[str, str] = dict(PRICES)
@@ -104,6 +105,7 @@ class FakeControlPlane:
         self.sandboxes.clear()
         self.asked.clear()
         self.on_commit = lambda volume: None
+        self.on_reload = lambda volume: None
         self.refused = ""
         self.volume_files = {}
         self.prices = dict(PRICES)

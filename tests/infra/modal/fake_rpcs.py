@@ -244,6 +244,10 @@ class ContainerRpcs:
         self.plane.commits.append((volume, self.plane.on_commit(volume)))
         return api_pb2.VolumeCommitResponse(skip_reload=True)
 
+    def on_VolumeReload(self, request: Any) -> Any:
+        self.plane.on_reload(self.plane.names[request.volume_id])
+        return Empty()
+
     def on_TunnelStart(self, request: Any) -> Any:
         self.plane.tunnels.append(request.port)
         return api_pb2.TunnelStartResponse(host="ta-1.modal.test", port=443)

@@ -170,6 +170,18 @@ def test_an_output_dir_with_a_run_in_it_is_told_before_anything_is_built(plane: 
     assert launched(*flags, resume=True).record.call_id
 
 
+def test_a_run_that_ended_before_its_first_step_is_launched_again_by_the_same_command(
+    plane: FakeControlPlane,
+) -> None:
+    plane.volume_files["re-zero-checkpoints", "run"] = [
+        "run.json",
+        "config.toml",
+        "metrics.jsonl",
+        "rollouts",
+    ]
+    assert launched("--output_dir", "run").record.call_id
+
+
 def test_the_command_follows_the_logs_and_ends_with_the_runs_status(
     plane: FakeControlPlane, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
