@@ -11,7 +11,9 @@ import os
 import re
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -37,6 +39,17 @@ class RunState(msgspec.Struct, frozen=True):
     step: int
     seed: int
     schedule: ScheduleState
+    model: str = ""
+    """Fingerprint of the base model's files; empty where they were not on the controller's machine."""
+    sizes: dict[str, int] = {}
+    """Training examples of each environment, which the sampler's position counts in."""
+
+
+class Recorded(msgspec.Struct, frozen=True):
+    """What a checkpoint says of itself, without its weights and groups. `adapter` is PEFT's adapter_config.json."""
+
+    run: RunState
+    adapter: dict[str, Any]
 
 
 class Checkpoint(msgspec.Struct, frozen=True, eq=False):
@@ -88,6 +101,19 @@ def load_before(output_dir: Path, end: int) -> tuple[Checkpoint | None, list[str
     return None, passed_over
 
 
+def newest_recorded(output_dir: Path) -> Recorded | None:
+    """What the newest checkpoint says of itself; None where there is none. Of its files only the two small ones are
+    read, so it may be one that `load_newest` passes over."""
+    for step in _steps(output_dir):
+        directory = checkpoint_path(output_dir, step)
+        if _damage(directory, (RUN, ADAPTER_CONFIG)) is None:
+            return Recorded(
+                run=msgspec.json.decode((directory / RUN).read_bytes(), type=RunState),
+                adapter=msgspec.json.decode((directory / ADAPTER_CONFIG).read_bytes(), type=dict[str, Any]),
+            )
+    return None
+
+
 def load_wanted(output_dir: Path, step: int | None) -> Checkpoint:
     """The checkpoint of `step`, or the newest whole one.
 
@@ -129,10 +155,10 @@ def _decode(run: bytes, groups: bytes) -> RunState:
     return msgspec.structs.replace(state, schedule=msgspec.structs.replace(state.schedule, ready=ready))
 
 
-def _damage(directory: Path) -> str | None:
+def _damage(directory: Path, files: Sequence[str] = FILES) -> str | None:
     try:
         sums = json.loads((directory / COMPLETE).read_text("utf-8"))["sha256"]
-        for name in FILES:
+        for name in files:
             expected = sums[name]
             if hashlib.sha256((directory / name).read_bytes()).hexdigest() != expected:
                 return f"{name} differs from its checksum"

@@ -39,15 +39,14 @@ def main(argv: Sequence[str]) -> int:
     run = RecordedRun(options.target) if (options.target / "config.toml").is_file() else None
     with tempfile.TemporaryDirectory(prefix="rezero-eval-") as scratch:
         elsewhere = ["--output_dir", f"{scratch}/none"]
-        if run is not None:
-            files = [run.path / "config.toml", *options.config]
-            request = read_request(files, [*elsewhere, *overrides])
+        found = load_wanted(run.path, options.step) if run is not None else None
+        if run is not None and found is not None:
+            request = run.request(found.run.step, options.config, [*elsewhere, *overrides])
         else:
             flags = ["--model.name", str(options.target), "--max_steps", "1", *elsewhere, *overrides]
             flags += _appended(options.config, flags, options.env)
             request = read_request(options.config, flags)
         config = _narrowed(request, options)
-        found = load_wanted(run.path, options.step) if run is not None else None
         with request.locating():
             facts = preflight(config)
         for note in facts.notes:

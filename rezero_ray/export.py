@@ -13,7 +13,7 @@ from typing import Any
 
 from rezero_ray.agreement import LARGEST_DISAGREEMENT
 from rezero_ray.checkpoint import Checkpoint, load_wanted
-from rezero_ray.config import Config, ConfigError, Origin, Problem, Request, read_request
+from rezero_ray.config import Config, ConfigError, Origin, Problem, Request
 from rezero_ray.config.flags import split_arguments
 from rezero_ray.errors import RunError
 from rezero_ray.preflight.machine import this_machine
@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
             _write_json(folder / PROVENANCE, origin)
         print(f"{options.output}: the adapter of step {step}")
         return DONE
-    request = read_request([run.path / "config.toml"], ["--infra.kind", "local", *overrides])
+    request = run.request(step, overrides=["--infra.kind", "local", *overrides])
     base = _base_folder(request)
     rollouts = _some_rollouts(run, step)
     try:

@@ -1,10 +1,12 @@
 """A run directory as its readers see it: configuration, metrics and rollouts of each step. Changes nothing."""
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from rezero_ray.config import ConfigError, Origin, Problem, Request, read_request
+from rezero_ray.config_history import NEWEST, config_file
 from rezero_ray.run_directory import read_metrics
 from rezero_ray.step_record import StepRecord, read_step, recorded_steps
 
@@ -18,19 +20,18 @@ class RecordedRun:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        config = path / "config.toml"
+        config = path / NEWEST
         if not config.is_file():
             what = f"it has no {config.name}" if path.is_dir() else "there is no such directory"
             raise self._wrong(f"is no run directory: {what}", "name the output_dir of a run")
 
-    @cached_property
-    def request(self) -> Request:
-        """The run's resolved configuration.
+    def request(self, step: int, files: Sequence[Path] = (), overrides: Sequence[str] = ()) -> Request:
+        """The resolved config that was in force at `step`, with `files` and then `overrides` laid over it.
 
         Raises:
             ConfigError: it does not load (anymore).
         """
-        return read_request([self.path / "config.toml"])
+        return read_request([config_file(self.path, step), *files], overrides)
 
     def last_step(self) -> int:
         """The last step whose rollouts are recorded.

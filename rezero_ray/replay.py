@@ -1,14 +1,15 @@
 """`rezero replay RUN --step N`: take a recorded step again, in one process, and compare.
 
 The state before the step is that of the newest whole checkpoint before it, or of the seeded start, and the
-recorded steps behind that. No rollout engine and no Ray: the recorded ids and logprobs are what the learner sees.
+recorded steps behind that, each under the config that was in force at it. No rollout engine and no Ray: the
+recorded ids and logprobs are what the learner sees.
 """
 
 import argparse
 import math
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,26 +54,30 @@ def main(argv: Sequence[str]) -> int:
     options = _parser().parse_args(argv)
     run = RecordedRun(options.run)
     run.step(options.step)
-    config, device = _config_here(run)
+    device = _device_here(run, options.step)
     start, passed_over = _checkpoint_before(run, options.step)
     for line in passed_over:
         print(f"checkpoint passed over: {line}", file=sys.stderr)
-    with _lone_learner(config, device) as learner:
-        replay = _replay(run, config, learner, start, options.step, options.loss)
+    with _lone_rank(device) as make_learner:
+        replay = _replay(run, make_learner, start, options.step, options.loss)
     print_comparison(replay.comparisons, replay.start, options.tolerance, options.loss, replay.other)
     return DIFFERS if any(step.differing(options.tolerance) for step in replay.comparisons) else AGREES
 
 
 def _replay(
     run: RecordedRun,
-    config: Config,
-    learner: "DeepSpeedLearner",
+    make_learner: "Callable[[Config], DeepSpeedLearner]",
     start: "Checkpoint | None",
     last: int,
     loss: str | None,
 ) -> Replay:
-    """Steps behind `start` up to `last`, compared one by one; `last` also with another loss."""
+    """Steps behind `start` up to `last`, compared one by one; `last` also with another loss.
+
+    Where the run resumed with another config, a learner with that config takes over the state, as it did then.
+    """
     first = start.run.step + 1 if start else 1
+    config = run.request(first).config
+    learner = make_learner(config)
     if start:
         try:
             learner.load_state(start.learner)
@@ -84,16 +89,21 @@ def _replay(
     other = None
     for step in range(first, last + 1):
         print(f"replaying step {step} of {first} to {last}", file=sys.stderr)
+        if (changed := run.request(step).config) != config:
+            state = learner.state()
+            assert state is not None, "of rank 0"
+            config, learner = changed, make_learner(changed)
+            learner.load_state(state)
         record = run.step(step)
         before = learner.state() if loss is not None and step == last else None
         report, advantages = _take(learner, record, config, step)
         limit = config.trust.max_mismatch_kl
         comparisons.append(compare_step(run.metrics[step], record, report, advantages, max_mismatch_kl=limit))
         if before is not None and loss is not None:
-            changed = _with_loss(config, loss)
+            of_loss = _with_loss(config, loss)
             learner.load_state(before)
-            learner.use_loss(changed)
-            other = reported(_take(learner, record, changed, step)[0])
+            learner.use_loss(of_loss)
+            other = reported(_take(learner, record, of_loss, step)[0])
     return Replay(start=first - 1, comparisons=comparisons, other=other)
 
 
@@ -113,13 +123,13 @@ def _with_loss(config: Config, loss: str) -> Config:
     return config.model_copy(update={"trainer": trainer})
 
 
-def _config_here(run: RecordedRun) -> tuple[Config, Device]:
-    """The run's configuration and the device that it means on this machine.
+def _device_here(run: RecordedRun, step: int) -> Device:
+    """The device that the run's config at `step` means on this machine.
 
     Raises:
         ConfigError: its model or its GPU is not here.
     """
-    request, machine = run.request, this_machine()
+    request, machine = run.request(step), this_machine()
     config, device = request.config, machine.device(request.config)
     _, found = examine_model(config, must_be_here=True)
     if device == "cuda" and not machine.gpu_gib:
@@ -128,7 +138,7 @@ def _config_here(run: RecordedRun) -> tuple[Config, Device]:
     with request.locating():
         if found.problems:
             raise ConfigError(found.problems)
-    return config, device
+    return device
 
 
 def _checkpoint_before(run: RecordedRun, step: int) -> "tuple[Checkpoint | None, list[str]]":
@@ -159,8 +169,9 @@ def _wrong(run: RecordedRun, what: str) -> ConfigError:
 
 
 @contextmanager
-def _lone_learner(config: Config, device: Device) -> "Iterator[DeepSpeedLearner]":
-    """A learner of one rank in this process. While it lives, stdout belongs to nobody: DeepSpeed logs there."""
+def _lone_rank(device: Device) -> "Iterator[Callable[[Config], DeepSpeedLearner]]":
+    """Makes this process the only rank; yields what makes a learner of a config. Inside, stdout is not printed to:
+    DeepSpeed logs there."""
     with redirect_stdout(sys.stderr), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # what torch and transformers say of DeepSpeed's calls
         import torch
@@ -171,7 +182,7 @@ def _lone_learner(config: Config, device: Device) -> "Iterator[DeepSpeedLearner]
         store = open_store("127.0.0.1")
         join("127.0.0.1", store.port, rank=0, world_size=1)
         try:
-            yield DeepSpeedLearner(config, device, world_size=1)
+            yield lambda config: DeepSpeedLearner(config, device, world_size=1)
         finally:
             if torch.distributed.is_initialized():
                 torch.distributed.destroy_process_group()

@@ -15,7 +15,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from rezero_ray.config import Config, config_id, dump_toml
+from rezero_ray.config import Config, config_id, dump_toml, read_draft
+from rezero_ray.config.resume_changes import changes, rollouts_again
+from rezero_ray.config_history import NEWEST, config_file, record_config
 from rezero_ray.evaluation import Score
 from rezero_ray.holding.lock import acquire
 from rezero_ray.metric_rows import decode_row, encode_row, strict
@@ -61,23 +63,26 @@ def contents_of(directory: Path) -> Contents:
 
 
 class RunDirectory:
-    """Opens `output_dir` for a run, new or resumed, and holds it for this process until it is closed.
+    """Opens `output_dir` for a run, new or resumed, and holds it for this process until it is closed. The
+    config of a run with steps stays as it is until `adopt_config`.
 
     Raises:
         ConfigError: another process holds it.
     """
 
     def __init__(self, config: Config, *, device: str) -> None:
+        self._config = config
         self.path = Path(config.output_dir).expanduser()
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = acquire(self.path, limit=config.limits.takeover)
         previous = read_run(self.path)
-        if contents_of(self.path) == "no step" and previous.get("config_id") != config_id(config):
+        contents = contents_of(self.path)
+        if contents == "no step" and previous.get("config_id") != config_id(config):
             previous = self._forget(previous)
         self._updating = threading.Lock()
         self.run: dict[str, Any] = {
             "run_id": previous.get("run_id") or f"{config_id(config)}-{secrets.token_hex(4)}",
-            "config_id": config_id(config),
+            "config_id": previous.get("config_id") or config_id(config),
             "started": previous.get("started") or _now(),
             "ended": None,
             "phase": None,
@@ -90,7 +95,8 @@ class RunDirectory:
         self.done = 0
         self._stamp = _newest_stamp(self.path)
         self.update()
-        self._write("config.toml", dump_toml(config))
+        if contents != "steps":
+            self._write(NEWEST, dump_toml(config))
         (self.path / "rollouts").mkdir(exist_ok=True)
 
     def __enter__(self) -> "RunDirectory":
@@ -127,6 +133,17 @@ class RunDirectory:
         for name in (EVALUATIONS, QUARANTINE, TRACKING):
             (self.path / name).unlink(missing_ok=True)
         return {"attempts": previous.get("attempts", [])}
+
+    def makes_rollouts_again(self, done: int) -> bool:
+        """Whether the rollouts that the checkpoint of step `done` holds for later steps do not fit this config."""
+        recorded = read_draft([config_file(self.path, done)]).config
+        return recorded is not None and rollouts_again(changes(recorded, self._config))
+
+    def adopt_config(self, done: int) -> None:
+        """Record that this config applies from the step after `done` on; earlier steps keep theirs."""
+        self.require_held()
+        record_config(self.path, dump_toml(self._config), done=done)
+        self.update(config_id=config_id(self._config))
 
     def keep_doctor(self, report: bytes) -> None:
         """What was measured of the place, as JSON."""

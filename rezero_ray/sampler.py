@@ -9,7 +9,7 @@ from rezero_ray.records import Prompt
 
 
 class SamplerState(msgspec.Struct, frozen=True):
-    """Prompts handed out so far, in all and per environment. Enough to go on exactly where a run stopped."""
+    """Prompts handed out so far, in all and per environment. Enough to resume exactly where a run stopped."""
 
     position: int
     taken: dict[str, int]
@@ -42,15 +42,16 @@ class PromptSampler:
         return SamplerState(position=self._position, taken=dict(self._taken))
 
     def restore(self, state: SamplerState) -> None:
-        """Go on from `state`.
+        """Resume from `state`; the environments keep its order.
 
         Raises:
-            ValueError: the state speaks of other environments.
+            ValueError: the state has other environments.
         """
         if set(state.taken) != set(self._sizes):
             raise ValueError(
                 f"the checkpoint's environments are {sorted(state.taken)}, not {sorted(self._sizes)}"
             )
+        self._sizes = {name: self._sizes[name] for name in state.taken}
         self._position, self._taken = state.position, dict(state.taken)
 
     def take(self, count: int) -> list[Prompt]:
@@ -74,6 +75,16 @@ class PromptSampler:
             self._orders = {key: value for key, value in self._orders.items() if key[0] != name}
             self._orders[name, epoch] = order
         return self._orders[name, epoch]
+
+
+def require_same_sizes(before: Mapping[str, int], now: Mapping[str, int]) -> None:
+    """
+    Raises:
+        ValueError: an environment has another number of examples, so a position among them has no meaning.
+    """
+    for name, size in before.items():
+        if now.get(name, size) != size:
+            raise ValueError(f"environment {name!r} had {size} training examples and has {now[name]}")
 
 
 def sampling_seed(run_seed: int, prompt_index: int, rollout: int, turn: int, model: str = "") -> int:

@@ -53,6 +53,13 @@ class ScheduleState(msgspec.Struct, frozen=True):
     ready: list[Group]
 
 
+def rolled_out_again(state: ScheduleState) -> ScheduleState:
+    """The same cut with nothing ready: the prompts of finished groups are begun again."""
+    again = [*state.waiting, *(group.prompt for group in state.ready)]
+    waiting = sorted(again, key=lambda prompt: prompt.index)
+    return msgspec.structs.replace(state, waiting=waiting, ready=[])
+
+
 class Limits(msgspec.Struct, frozen=True):
     """The numbers of the policy above. `capacity`: groups an engine works on at one time."""
 

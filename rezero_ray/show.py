@@ -47,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
             what = f"step {step} has no prompt {options.prompt}"
             problem = Problem("", what, f"name one that it has: {there}", origin=Origin(str(options.run)))
             raise ConfigError([problem])
-    config = run.request.config
+    config = run.request(step).config
     page = Page(*prompt_decoder(config.model.name))
     page.line(f"{options.run}, step {step} of {config.max_steps}", style="bold")
     page.line(_headline(run.metrics.get(step)))

@@ -18,13 +18,14 @@ from rezero_ray.plan import expectation
 from rezero_ray.preflight.expected import Expected
 from rezero_ray.preflight.machine import this_machine
 from rezero_ray.preflight.model_facts import find_model
+from rezero_ray.preflight.model_identity import model_fingerprint
 from rezero_ray.records import Adapter
 from rezero_ray.reporting.forecast_watch import ForecastWatch
 from rezero_ray.reporting.reporter import Reporter
 from rezero_ray.reporting.step_metrics import StepLosses, StepTimes, step_metrics
 from rezero_ray.run_directory import RunDirectory
-from rezero_ray.sampler import PromptSampler
-from rezero_ray.schedule import RolloutSchedule, limits_of
+from rezero_ray.sampler import PromptSampler, require_same_sizes
+from rezero_ray.schedule import RolloutSchedule, limits_of, rolled_out_again
 from rezero_ray.spending import Spending
 
 
@@ -49,6 +50,7 @@ class Training:
         self._schedule = RolloutSchedule(self._sampler_at_the_start(), limits_of(config))
         self._start = self._schedule.state()
         self._stream = RolloutStream(self._schedule, crew.environments, crew.engines, config, reporter)
+        self._model = model_fingerprint(config)
         self._probe: list[int] = []
         self._learner_restarts = 0
         self._step_began = time.monotonic()
@@ -168,13 +170,18 @@ class Training:
         """Take over the newest checkpoint, or the start; publish its policy."""
         found = self._newest_checkpoint() if resume else None
         done = found.run.step if found else 0
+        state = found.run.schedule if found else self._start
+        if state.ready and self._directory.makes_rollouts_again(done):
+            state = rolled_out_again(state)
         try:
-            self._schedule.restore(found.run.schedule if found else self._start, done)
+            require_same_sizes(found.run.sizes if found else {}, self._training_sizes())
+            self._schedule.restore(state, done)
         except ValueError as error:
             raise RunError("checkpoint", f"step {done} does not fit this config: {error}") from error
         if found:
             self._crew.learners.load_state(found.learner)
         self._directory.rewind(done)
+        self._directory.adopt_config(done)
         self._crew.engines.publish(done, self._crew.learners.adapter())
 
     def _recover(self, error: RunError) -> None:
@@ -222,13 +229,21 @@ class Training:
 
     def _sampler_at_the_start(self) -> PromptSampler:
         weights = {environment.name: environment.weight for environment in self._config.orchestrator.env}
-        sizes = {name: of.train for name, of in self._sizes.items()}
-        return PromptSampler(sizes, weights, seed=self._config.seed)
+        return PromptSampler(self._training_sizes(), weights, seed=self._config.seed)
+
+    def _training_sizes(self) -> dict[str, int]:
+        return {name: of.train for name, of in self._sizes.items()}
 
     def _save(self, step: int, adapter: Adapter) -> None:
         """Copy the state of everything; it is written while the run goes on."""
         with self._reporter.phase("checkpoint"):
-            state = checkpoint.RunState(step=step, seed=self._config.seed, schedule=self._schedule.state())
+            state = checkpoint.RunState(
+                step=step,
+                seed=self._config.seed,
+                schedule=self._schedule.state(),
+                model=self._model,
+                sizes=self._training_sizes(),
+            )
             self._saver.begin(state, self._crew.learners.state(), adapter)
 
     def _newest_checkpoint(self) -> checkpoint.Checkpoint | None:

@@ -62,6 +62,35 @@ def test_a_run_that_is_gone_on_with_keeps_its_id_and_its_start(tmp_path: Path) -
     assert (second.run["status"], second.run["ended"]) == ("running", None)
 
 
+def test_the_config_of_a_run_that_resumes_stays_until_its_checkpoint_was_loaded(tmp_path: Path) -> None:
+    first = with_steps(tmp_path, 1, 2, 3, 4)
+    first.close()
+    before = (first.path / "config.toml").read_bytes()
+    config = make_config(output_dir=str(first.path), max_steps=20, trainer__optim__lr=0.5)
+    second = RunDirectory(config, device="cpu")
+    assert (first.path / "config.toml").read_bytes() == before
+    assert second.run["config_id"] == first.run["config_id"]
+    second.adopt_config(4)
+    assert load_config([second.path / "config.toml"]) == config
+    assert json.loads((second.path / "run.json").read_text())["config_id"] == config_id(config)
+    assert (second.path / "configs/from_step_000001.toml").read_bytes() == before
+
+
+def test_rollouts_that_wait_are_made_again_under_another_temperature_only(tmp_path: Path) -> None:
+    first = with_steps(tmp_path, 1, 2, 3)
+    first.close()
+
+    def makes_again(**changes: object) -> bool:
+        config = make_config(output_dir=str(first.path), **changes)
+        with RunDirectory(config, device="cpu") as directory:
+            return directory.makes_rollouts_again(3)
+
+    assert not makes_again()
+    assert not makes_again(trainer__optim__lr=0.5, orchestrator__batch_size=8)
+    assert makes_again(orchestrator__sampling__temperature=0.5)
+    assert makes_again(seq_len=128)
+
+
 def test_two_runs_of_one_configuration_have_different_ids(tmp_path: Path) -> None:
     config = make_config(output_dir=str(tmp_path / "one"))
     one, two = (

@@ -1,5 +1,6 @@
 """Claims about `PromptSampler`: the order is the seed's, complete, weighted, and survives a restart."""
 
+import random
 from collections import Counter
 
 import msgspec
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rezero_ray.records import Prompt
-from rezero_ray.sampler import PromptSampler, SamplerState, sampling_seed
+from rezero_ray.sampler import PromptSampler, SamplerState, require_same_sizes, sampling_seed
 
 SIZES = st.dictionaries(st.sampled_from("abcd"), st.integers(1, 9), min_size=1)
 
@@ -77,6 +78,26 @@ def test_an_environment_without_examples_is_named() -> None:
 def test_a_state_of_other_environments_is_refused() -> None:
     with pytest.raises(ValueError, match=r"\['old'\], not \['new'\]"):
         even({"new": 1}).restore(SamplerState(position=3, taken={"old": 3}))
+
+
+@given(sizes=SIZES, seed=st.integers(0, 99), before=st.integers(0, 40), order=st.randoms())
+def test_a_restored_sampler_keeps_the_order_of_the_environments_it_began_with(
+    sizes: dict[str, int], seed: int, before: int, order: random.Random
+) -> None:
+    unbroken = even(sizes, seed)
+    unbroken.take(before)
+    names = list(sizes)
+    order.shuffle(names)
+    restored = even({name: sizes[name] for name in names}, seed)
+    restored.restore(unbroken.state)
+    assert restored.take(20) == unbroken.take(20)
+
+
+def test_an_environment_whose_number_of_examples_changed_is_refused() -> None:
+    with pytest.raises(ValueError, match="'b' had 5 training examples and has 6"):
+        require_same_sizes({"a": 4, "b": 5}, {"a": 4, "b": 6})
+    require_same_sizes({"a": 4, "b": 5}, {"b": 5, "a": 4})
+    require_same_sizes({}, {"a": 4})  # of an earlier version's checkpoint
 
 
 def test_every_completion_has_a_sampling_seed_of_its_own_that_vllm_takes() -> None:

@@ -9,7 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rezero_ray import cli
+from rezero_ray.config import dump_toml
+from rezero_ray.config_history import record_config
 from rezero_ray.reporting.printable import printable
+from tests.record_builders import make_config
 from tests.recorded_runs import PROMPT_IDS, refused_request, write_run
 
 ROOT = Path(__file__).parents[1]
@@ -41,6 +44,18 @@ def test_without_a_number_the_last_recorded_step_is_shown(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "step 2 of 10" in shown(capsys, write_run(tmp_path))
+
+
+def test_each_step_is_shown_with_the_config_it_was_taken_under(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_run(tmp_path)
+    longer = dump_toml(make_config(output_dir=str(run), max_steps=77, model__name=str(tmp_path / "gone")))
+    record_config(run, longer, done=1)
+    assert "step 1 of 10" in shown(capsys, run, "--step", "1")
+    second = shown(capsys, run, "--step", "2")
+    assert "step 2 of 77" in second
+    assert f"the model {tmp_path / 'gone'} is not on this machine" in second
 
 
 def test_the_prompt_is_decoded_special_tokens_included(

@@ -6,16 +6,19 @@ are built and their prompts tokenised (seconds) only when nothing cheap is wrong
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from rezero_ray.config import Config, ConfigError, Problem
 from rezero_ray.preflight.environment_scoring import Effort
 from rezero_ray.preflight.environments import Looks, examine_looks, examine_sources, look_at
 from rezero_ray.preflight.findings import Findings
+from rezero_ray.preflight.foreign_environments import Seen
 from rezero_ray.preflight.machine import Device, Machine, this_machine
 from rezero_ray.preflight.model import examine_model
 from rezero_ray.preflight.model_facts import ModelFacts
 from rezero_ray.preflight.resources import examine_resources
+from rezero_ray.preflight.resuming import examine_sizes
 from rezero_ray.preflight.run_directory import examine_output
 from rezero_ray.preflight.tools import examine_parser
 from rezero_ray.preflight.tracking import examine_tracking
@@ -110,6 +113,9 @@ def survey(
         leave = [index for index in range(len(config.orchestrator.env)) if str(index) in wrong]
         looks = look_at(config, facts, effort=effort, leave=leave)
         found += examine_looks(config, looks)
+        if not remote and (resume or config.ckpt.resume == "auto"):
+            sizes = {index: seen.size for index, seen in looks.seen.items() if isinstance(seen, Seen)}
+            found.problems += examine_sizes(config, sizes, Path(config.output_dir).expanduser())
     return Preflight(facts, machine, device, tuple(found.notes), looks), found.problems
 
 

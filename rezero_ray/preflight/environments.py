@@ -204,7 +204,8 @@ def _built_here(index: int, env: EnvConfig) -> Seen | Problem:
         with contextlib.redirect_stderr(noise), contextlib.redirect_stdout(noise):
             environment = load_environment(env.id, env.args)
             tools, notes = _adapted(environment, env)
-            prompts = _longest_prompts(environment)
+            every = list(environment.get_dataset()["prompt"])
+            prompts = _longest(every)
             held_out = len(held_out_dataset(environment))
             trouble = environment.unreachable() if hasattr(environment, "unreachable") else None
     except Exception as error:  # an environment is foreign code: whatever it raises is told, not thrown
@@ -212,7 +213,7 @@ def _built_here(index: int, env: EnvConfig) -> Seen | Problem:
         return _not_built(index, env.args, what)
     if trouble:
         return not_reached(index, trouble)
-    return Seen(prompts, turns_of(environment), held_out, tools, notes)
+    return Seen(prompts, turns_of(environment), len(every), held_out, tools, notes)
 
 
 def _adapted(environment: Any, env: EnvConfig) -> tuple[list[dict[str, Any]], list[str]]:
@@ -278,8 +279,7 @@ def _fits(config: Config, index: int, longest: int, turns: int) -> Findings:
     return found
 
 
-def _longest_prompts(environment: Any) -> list[Any]:
-    prompts = list(environment.get_dataset()["prompt"])
+def _longest(prompts: Sequence[Any]) -> list[Any]:
     return sorted(prompts, key=lambda prompt: len(str(prompt)), reverse=True)[:PROMPTS_TOKENISED]
 
 

@@ -21,10 +21,12 @@ from rezero_ray.preflight.environment_scoring import Effort, examine_scoring
 
 @dataclass(frozen=True)
 class Seen:
-    """What a child told of its environment. `report` is None where it was not tried."""
+    """What a child told of its environment. `size` counts its training tasks; `report` is None where it was not
+    tried."""
 
     prompts: list[Any]
     turns: int
+    size: int
     held_out: int
     tools: list[dict[str, Any]]
     notes: list[str]
@@ -65,7 +67,13 @@ async def look_into(
         return not_reached(index, child.facts["unreachable"])
     facts = child.facts
     return Seen(
-        longest, int(facts["turns"]), int(facts["held_out"]), facts["tools"], _notes(env, facts), report
+        prompts=longest,
+        turns=int(facts["turns"]),
+        size=int(facts["size"]),
+        held_out=int(facts["held_out"]),
+        tools=facts["tools"],
+        notes=_notes(env, facts),
+        report=report,
     )
 
 

@@ -10,6 +10,7 @@ from rezero_ray.holding.watching import in_use, look, waiting_line
 from rezero_ray.preflight.findings import Findings
 from rezero_ray.preflight.memory import GIB, adapter_bytes, adapter_parameters
 from rezero_ray.preflight.model_facts import ModelFacts
+from rezero_ray.preflight.resuming import examine_resume
 from rezero_ray.run_directory import Contents, contents_of
 from rezero_ray.spending import refusal
 
@@ -30,7 +31,7 @@ def examine_output(config: Config, facts: ModelFacts | None = None, *, resume: b
             return held
         contents = contents_of(directory)
         if contents != "nothing":
-            return held + _existing(config, directory, contents, resume)
+            return held + _existing(config, facts, directory, contents, resume)
         free, needed = shutil.disk_usage(ancestor).free, checkpoints_bytes(config, facts)
         if free < needed:
             what = f"its checkpoints need {needed / GIB:.2f} GiB, {free / GIB:.2f} are free in {ancestor}"
@@ -75,10 +76,12 @@ def checkpoints_bytes(config: Config, facts: ModelFacts | None) -> int:
     return 0 if facts is None else (config.ckpt.keep_last + 1) * checkpoint_bytes(config, facts)
 
 
-def _existing(config: Config, directory: Path, contents: Contents, resume: bool) -> Findings:
+def _existing(
+    config: Config, facts: ModelFacts | None, directory: Path, contents: Contents, resume: bool
+) -> Findings:
     if resume or config.ckpt.resume == "auto":
         spent = refusal(config, directory)
-        return Findings([spent] if spent else [])
+        return Findings([spent] if spent else []) + examine_resume(config, facts, directory)
     if contents == "no step":
         return Findings(
             notes=[f"{directory} holds a run that ended before its first step; it is started again"]

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from rezero_ray.batch import TrainingBatch
+from rezero_ray.config_history import first_step_under_newest
 from rezero_ray.forecast.comparison import Expectation, compare, comparison_lines, memory_row, record, steady
 from rezero_ray.forecast.lengths import lengths_that_came
 from rezero_ray.records import Group
@@ -36,7 +37,8 @@ class ForecastWatch:
         """Write forecast.json and tell, where it is time to; step `step` is recorded."""
         if self._expectation is None or not (last or (step > 1 and not self._told)):
             return
-        rows = self._directory.metrics()
+        first = first_step_under_newest(self._directory.path)  # steps before it had another config
+        rows = [row for row in self._directory.metrics() if row["step"] >= first]
         steps = tuple(row["step"] for row in steady(rows))
         if steps == self._told:
             return

@@ -10,6 +10,7 @@ from pathlib import Path
 from rezero_ray.checkpoint import load_wanted
 from rezero_ray.config import Config, ConfigError, Origin, Problem, Request, read_request
 from rezero_ray.config.problems import shown
+from rezero_ray.config.resume_changes import same_model
 from rezero_ray.preflight.machine import Device, this_machine
 from rezero_ray.preflight.model import examine_model
 from rezero_ray.preflight.model_facts import ModelFacts, local_folder
@@ -82,7 +83,7 @@ def find_served(
     adapters = [_adapter(target) for target in runs]
     _require_one_base(runs, adapters)
     assert runs[0].run is not None
-    request = read_request([runs[0].run / "config.toml", *files], [*HERE, *overrides])
+    request = RecordedRun(runs[0].run).request(adapters[0].step, files, [*HERE, *overrides])
     return _served(request, adapters)
 
 
@@ -136,14 +137,14 @@ def _adapter(target: _Target) -> ServedAdapter:
         adapter=checkpoint.adapter,
         rank=int(description["r"]),
         target_modules=tuple(description["target_modules"]),
-        trained_on=run.request.config.model.name,
+        trained_on=run.request(checkpoint.run.step).config.model.name,
     )
 
 
 def _require_one_base(runs: Sequence[_Target], adapters: Sequence[ServedAdapter]) -> None:
     first = adapters[0]
     for target, other in zip(runs[1:], adapters[1:], strict=True):
-        if not _same_model(other.trained_on, first.trained_on):
+        if not same_model(other.trained_on, first.trained_on):
             what = f"was trained on {other.trained_on}, {runs[0].word} on {first.trained_on}"
             raise _wrong(target.word, what, "one server has one base model: serve it apart (--serve.port)")
     names: dict[str, str] = {}
@@ -180,7 +181,7 @@ def _served(request: Request, adapters: Sequence[ServedAdapter]) -> Served:
     notes = list(found.notes)
     for adapter in adapters:
         _require_fit(adapter, facts)
-        if not _same_model(adapter.trained_on, config.model.name):
+        if not same_model(adapter.trained_on, config.model.name):
             notes.append(f"{adapter.name} was trained on {adapter.trained_on}, served on {config.model.name}")
     base_name = Path(config.model.name).name if Path(config.model.name).exists() else config.model.name
     if base_name in {adapter.name for adapter in adapters}:
@@ -213,11 +214,6 @@ def adapter_shapes(adapter: Adapter) -> dict[str, tuple[int, int]]:
     length = struct.unpack("<Q", data[:8])[0]
     header = json.loads(bytes(data[8 : 8 + length]))
     return {name: tuple(info["shape"]) for name, info in header.items() if name != "__metadata__"}
-
-
-def _same_model(one: str, other: str) -> bool:
-    """The same hub id or directory, however it is written."""
-    return one == other or Path(one).expanduser().resolve() == Path(other).expanduser().resolve()
 
 
 def _wrong(where: str, what: str, remedy: str) -> ConfigError:

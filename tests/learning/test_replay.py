@@ -72,6 +72,17 @@ def test_the_steps_behind_a_checkpoint_are_retaken_and_agree_and_another_loss_is
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
+def test_steps_on_both_sides_of_a_resume_are_retaken_each_under_its_own_config(run: Path) -> None:
+    """Between steps 2 and 3 learning rate, betas and the bound of the gradient changed."""
+    assert [path.name for path in sorted((run / "configs").iterdir())] == [
+        "from_step_000001.toml",
+        "from_step_000003.toml",
+    ]
+    rates = [json.loads(line)["lr"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert rates[2] < 0.6 * rates[1]
+    assert "step 2 agrees within 0.001" in replayed(run, "--step", "2", status=0)
+
+
 def test_the_first_step_is_retaken_from_the_seeded_start(run: Path) -> None:
     table = replayed(run, "--step", "1", "--loss", "grpo", status=0)
     assert "step 1, replayed from the start of the run" in table

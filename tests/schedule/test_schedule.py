@@ -10,7 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from rezero_ray.schedule import Limits, RolloutSchedule
+from rezero_ray.records import Prompt
+from rezero_ray.sampler import SamplerState
+from rezero_ray.schedule import Limits, RolloutSchedule, ScheduleState, rolled_out_again
+from tests.record_builders import make_group, make_rollout
 from tests.schedule.simulation import Outcome, World, continue_run, make_group_of, sampler, simulate
 
 LIMITS = st.builds(
@@ -113,6 +116,15 @@ def test_a_cut_is_gone_on_with_under_another_config(before: Limits, after: Limit
     assert len(outcome.steps) == after.steps - cut
     assert max(outcome.staleness, default=0) <= after.max_async_level
     assert max(Counter(outcome.trained).values(), default=1) == 1
+
+
+def test_finished_groups_are_begun_again_where_they_do_not_fit_the_config() -> None:
+    group = make_group([make_rollout([1], [2])], index=3)
+    waiting = [Prompt(index=i, environment="a", example=i) for i in (1, 5)]
+    state = ScheduleState(SamplerState(6, {"a": 6}), waiting=waiting, attempts={3: 1}, ready=[group])
+    again = rolled_out_again(state)
+    assert [prompt.index for prompt in again.waiting] == [1, 3, 5]
+    assert (again.ready, again.sampler, again.attempts) == ([], state.sampler, state.attempts)
 
 
 def test_synchronous_steps_take_the_prompts_in_the_samplers_order() -> None:
