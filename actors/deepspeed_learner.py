@@ -67,12 +67,15 @@ class DeepSpeedLearner:
         for group in self._engine.optimizer.param_groups:
             group["lr"] = rate
         normalizer = float(normalizers[self._loss.normalizer_unit])
-        total_loss = torch.zeros((), dtype=torch.float64)
-        entropy = torch.zeros(2, dtype=torch.float64)
+        # All passes without the adapter come before the first with it: ZeRO-3 prefetches by the modules of the pass
+        # before, and with passes that alternate its trace would be invalid at every one.
+        references = [self._reference_logprobs(batch) for batch in micro_batches]
+        # Sums stay on the device until the step is taken: reading one waits for all that was launched.
+        total_loss = torch.zeros((), dtype=torch.float64, device=self._device)
+        entropy = torch.zeros(2, dtype=torch.float64, device=self._device)
         metrics: dict[str, Any] = {}
-        for number, batch in enumerate(micro_batches, start=1):
+        for number, (batch, reference) in enumerate(zip(micro_batches, references, strict=True), start=1):
             self._engine.set_gradient_accumulation_boundary(number == len(micro_batches))
-            reference = self._reference_logprobs(batch)
             logprobs, entropies = self._engine(**micro_batch_tensors(batch, self._device))
             on_device = {
                 name: torch.as_tensor(getattr(batch, name), device=self._device)
@@ -86,9 +89,9 @@ class DeepSpeedLearner:
                 reference_logprobs_T=reference,
             )
             self._engine.backward(output.loss * self._world_size)
-            total_loss += output.loss.detach().cpu().double()
+            total_loss += output.loss.detach()
             mask = on_device["loss_mask"].double()
-            entropy += torch.stack(((entropies.double() * mask).sum(), mask.sum())).cpu()
+            entropy += torch.stack(((entropies.double() * mask).sum(), mask.sum()))
             metrics = add_metrics(metrics, output.metrics) if metrics else dict(output.metrics)
         self._engine.step()
         means = self._reduce(metrics, entropy, total_loss)
@@ -111,10 +114,8 @@ class DeepSpeedLearner:
 
     def _reduce(self, metrics: dict[str, Any], entropy: torch.Tensor, loss: torch.Tensor) -> dict[str, float]:
         names = sorted(metrics)
-        rows = [
-            torch.stack((metrics[n].total.cpu().double(), metrics[n].count.cpu().double())) for n in names
-        ]
-        table = torch.stack([*rows, entropy, torch.stack((loss, torch.zeros_like(loss)))]).to(self._device)
+        rows = [torch.stack((metrics[n].total.double(), metrics[n].count.double())) for n in names]
+        table = torch.stack([*rows, entropy, torch.stack((loss, torch.zeros_like(loss)))])
         torch.distributed.all_reduce(table)
         means = {
             name: (total / count if count else 0.0)
@@ -280,7 +281,9 @@ def zero_settings(config: Config) -> dict[str, Any]:
             "stage3_max_live_parameters": zero.max_live_parameters,
             "stage3_max_reuse_distance": zero.max_live_parameters,
         },
-        "data_types": {"keep_in_fp32_modules": "auto"},
+        # Micro-batches have advantages of both signs: summed in bfloat16, what is below 1/256 of the sum is lost.
+        "data_types": {"keep_in_fp32_modules": "auto", "grad_accum_dtype": "fp32"},
+        "communication_data_type": "fp32",
         "steps_per_print": 10**9,
     }
     if config.model.dtype == "bfloat16":
