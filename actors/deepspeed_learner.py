@@ -18,6 +18,7 @@ from actors.peak_memory import peak_reserved_bytes, peak_resident_bytes
 from rezero_ray.config.schema import Config
 from rezero_ray.learning.policy import build_policy, encode_adapter, micro_batch_tensors
 from rezero_ray.learning.schedule import learning_rate
+from rezero_ray.logprob_scale import PROBE_TEMPERATURE
 from rezero_ray.losses import add_metrics, build_loss
 from rezero_ray.losses.options import DrGRPOOptions, LossOptions
 from rezero_ray.records import Adapter, Bytes, MicroBatch, StepReport
@@ -140,13 +141,17 @@ class DeepSpeedLearner:
         return logprobs
 
     def logprobs(self, batch: MicroBatch, *, use_adapter: bool = True) -> list[float]:
-        """Logprobs of the micro-batch's targets under the current adapter, or under the base policy."""
+        """Logprobs of the micro-batch's targets under the current adapter, or under the base policy.
+
+        They are on the probe's scale, as the engine's of a text that it scores (`rezero_ray.logprob_scale`).
+        """
         from contextlib import nullcontext
 
         off = nullcontext() if use_adapter else self._policy.peft_model.disable_adapter()
         self._engine.eval()
         with torch.no_grad(), off:
-            logprobs, _ = self._engine(**micro_batch_tensors(batch, self._device))
+            tensors = micro_batch_tensors(batch, self._device)
+            logprobs, _ = self._engine(**tensors, temperature=PROBE_TEMPERATURE)
         self._engine.train()
         return [float(value) for value in logprobs.tolist()]
 

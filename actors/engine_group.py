@@ -8,7 +8,7 @@ from typing import Any
 import ray
 
 from actors.waiting import result_of, wait_all
-from rezero_ray.agreement import mismatch_kl, require_change, require_match
+from rezero_ray.agreement import mismatch_kl, require_match
 from rezero_ray.config.schema import Config
 from rezero_ray.errors import RunError
 from rezero_ray.records import Adapter
@@ -24,7 +24,6 @@ class EngineGroup:
     def __init__(self, engines: Sequence[Any], config: Config) -> None:
         self.handles, self._config, self._limits = list(engines), config, config.limits
         self._adapters: dict[int, Any] = {}
-        self._digest = ""
         self._probe: list[int] = []
         self.scores: dict[int, list[float]] = {}  # of the probe under the newest version, by engine
         self.peak_bytes: dict[int, int] = {}  # of memory, by engine, as of the newest version
@@ -53,28 +52,21 @@ class EngineGroup:
     def publish(self, version: int, adapter: Adapter) -> None:
         """Publish policy `version` to every engine that is there, and forget the one behind the window.
 
-        Once there is a probe (`watch`), an adapter that differs must move each engine's logprobs of it.
-
-        Raises:
-            RunError: of kind `trust`: an engine took the new version and did not change at all.
+        Once there is a probe (`watch`), `scores` are each engine's logprobs of it under this version.
         """
         window = self._config.orchestrator.max_async_level + 1
         self._adapters = {v: held for v, held in self._adapters.items() if v > version - window}
         self._adapters[version] = ray.put(adapter)
-        changed, self._digest = adapter.digest != self._digest, adapter.digest
         self.peak_bytes = self._ask_all(
             "publish", version, self._adapters[version], what=f"to take policy version {version}"
         )
         for engine in self.peak_bytes:
             self._retire(engine, version - window)
         if self._probe:
-            before, self.scores = self.scores, self._logprobs(version)
-            for engine, after in self.scores.items():
-                if changed and engine in before:
-                    require_change(before[engine], after, version)
+            self.scores = self._logprobs(version)
 
     def watch(self, version: int, probe: list[int]) -> None:
-        """From now on require of each publication that the logprobs of `probe[1:]` move."""
+        """From now on score `probe[1:]` under each version that is published."""
         self._probe = probe
         self.scores = self._logprobs(version)
 

@@ -19,7 +19,10 @@ import ray
 from actors.peak_memory import peak_resident_bytes, used_gpu_bytes
 from actors.tool_calls import ReadCompletion, ToolCallReader
 from rezero_ray.config.schema import Config
+from rezero_ray.logprob_scale import PROBE_TEMPERATURE
 from rezero_ray.records import BASE_POLICY, Adapter
+
+GIB = 1024**3
 
 CANARY_ID = 1_000_000_000
 """LoRA ids of the start-up canary count from here, out of the way of every policy version."""
@@ -56,7 +59,7 @@ class RolloutEngine:
         """
         if os.getpid() == instead_of:
             os._exit(1)
-        for name, value in engine_environment(self._config, self._device).items():
+        for name, value in engine_environment(self._device).items():
             os.environ.setdefault(name, value)
         from vllm import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
@@ -99,7 +102,7 @@ class RolloutEngine:
             await self._remove(name)
 
     async def logprobs(self, version: int, token_ids: list[int]) -> list[float]:
-        """Logprobs of `token_ids[1:]`, each given those before it, under policy `version`."""
+        """Logprobs of `token_ids[1:]`, each given those before it, under policy `version`, on the probe's scale."""
         return await self._score(f"policy-v{version}", token_ids)
 
     async def generate(
@@ -112,8 +115,14 @@ class RolloutEngine:
     ) -> Completion:
         """Sample one completion of at most `max_tokens` tokens under policy `version`, or without an adapter.
 
-        `temperature` is the run's when None.
+        The temperature is the run's. Only `BASE_POLICY`, whose tokens are not trained on, may have another: the
+        learner divides by the run's.
+
+        Raises:
+            ValueError: another temperature for a policy version.
         """
+        if temperature is not None and version != BASE_POLICY:
+            raise ValueError("a policy version is sampled at orchestrator.sampling.temperature")
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
@@ -168,7 +177,9 @@ class RolloutEngine:
     async def _score(self, name: str, token_ids: list[int]) -> list[float]:
         from vllm import SamplingParams
 
-        params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
+        params = SamplingParams(
+            max_tokens=1, temperature=PROBE_TEMPERATURE, prompt_logprobs=0, detokenize=False
+        )
         entries = (await self._run(name, token_ids, params)).prompt_logprobs
         return [entry[token].logprob for token, entry in zip(token_ids[1:], entries[1:], strict=True)]
 
@@ -187,14 +198,11 @@ class RolloutEngine:
             self._in_flight[name] -= 1
 
 
-def engine_environment(config: Config, device: str) -> dict[str, str]:
+def engine_environment(device: str) -> dict[str, str]:
     """Environment variables that vLLM reads at import, where the user has not set them."""
     if device != "cpu":
         return {}
-    return {
-        "VLLM_CPU_KVCACHE_SPACE": str(max(1, round(config.inference.cpu_kv_cache_gib))),
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    }
+    return {"VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 
 
 def engine_arguments(config: Config, device: str, replica: int) -> dict[str, Any]:
@@ -204,7 +212,8 @@ def engine_arguments(config: Config, device: str, replica: int) -> dict[str, Any
     CPU generators have no offset (`CPU Generator does not use offset`). And vLLM 0.30's rotary kernel for the CPU
     is wrong for MLA's query layout, so those models use its plain one (tests/models/test_tiny_in_vllm.py).
     Blocks are the smallest that the kernels take: a group shares its prompt by whole blocks, and vLLM's 128 tokens
-    on the CPU are more than most of a prompt.
+    on the CPU are more than most of a prompt. The KV cache is given in bytes: VLLM_CPU_KVCACHE_SPACE takes whole GiB,
+    and overrides the config where the user has set it.
     """
     inference, lora = config.inference, config.trainer.model.lora
     length = inference.model.max_model_len or config.seq_len
@@ -236,6 +245,7 @@ def engine_arguments(config: Config, device: str, replica: int) -> dict[str, Any
             "block_size": 16 if mla else 32,
             "compilation_config": {"custom_ops": ["-rotary_embedding"] if mla else []},
             "max_num_batched_tokens": max(batched or 2048, length),
+            "kv_cache_memory_bytes": int(inference.cpu_kv_cache_gib * GIB),
         }
     else:
         arguments |= {

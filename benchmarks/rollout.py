@@ -144,9 +144,7 @@ def measure_bare(config: Config, rounds: int) -> dict[str, Any]:
     from actors.rollout_engine import engine_arguments, engine_environment
 
     seat = seating(config, "cpu", [Node({"CPU": cpus()})]).engines[0]
-    os.environ.update(
-        {"TOKENIZERS_PARALLELISM": "false", **seat.environment, **engine_environment(config, "cpu")}
-    )
+    os.environ.update({"TOKENIZERS_PARALLELISM": "false", **seat.environment, **engine_environment("cpu")})
     arguments = engine_arguments(config, "cpu", 0)
     arguments = {name: value for name, value in arguments.items() if "lora" not in name}
     with asyncio.Runner() as runner:

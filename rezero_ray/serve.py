@@ -95,7 +95,7 @@ def _environment(served: Served) -> dict[str, str]:
 
     from actors.rollout_engine import engine_environment
 
-    wanted = engine_environment(served.config, served.device)
+    wanted = engine_environment(served.device)
     if served.device == "cuda":
         wanted["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, served.config.inference_gpu_ids))
     return {name: value for name, value in wanted.items() if name not in os.environ}

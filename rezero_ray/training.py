@@ -19,6 +19,7 @@ from rezero_ray.preflight.expected import Expected
 from rezero_ray.preflight.machine import this_machine
 from rezero_ray.preflight.model_facts import find_model
 from rezero_ray.preflight.model_identity import model_fingerprint
+from rezero_ray.publication import PublicationWatch
 from rezero_ray.records import Adapter
 from rezero_ray.reporting.forecast_watch import ForecastWatch
 from rezero_ray.reporting.reporter import Reporter
@@ -61,7 +62,7 @@ class Training:
         self._reporter.ready(self._crew.parameters, self._crew.bundles, self._schedule.version)
         with self._reporter.phase("canary"):
             self._probe = self._check_agreement()
-        self._crew.engines.watch(self._schedule.version, self._probe)
+            self._watch_publications()
         self._forecast = self._watch_forecast()
         self._stop.armed = True
         self._spending.ready()
@@ -95,8 +96,7 @@ class Training:
         with self._reporter.phase("publishing") as sync:
             adapter = crew.learners.adapter()
             crew.engines.publish(step, adapter)
-            if config.orchestrator.max_async_level > 0:
-                self._require_same_policy(step)
+            self._require_applied(step)
         losses = self._losses()
         self._schedule.trained()
         self._directory.add_rollouts(step, groups, batch.advantages)
@@ -129,13 +129,21 @@ class Training:
             found = expectation(config, facts, machine, machine.device(config), place, self._expected)
         return ForecastWatch(found, self._directory, self._reporter.say)
 
-    def _require_same_policy(self, version: int) -> None:
+    def _watch_publications(self) -> None:
+        """From the version as it stands, each publication has to be applied."""
+        self._crew.engines.watch(self._schedule.version, self._probe)
+        self._publications = PublicationWatch(self._config.model.dtype)
+        self._require_applied(self._schedule.version)
+
+    def _require_applied(self, version: int) -> None:
         """Compare engines and learner on the probe. The step's own `mismatch_kl` will not do where rollouts are older
         than the learner: it holds what the policy has changed since."""
-        learner = self._crew.learners.logprobs(self._probe)
-        for scores in self._crew.engines.scores.values():
-            limit = self._config.trust.max_mismatch_kl
-            require_match(mismatch_kl(learner, scores), limit, f"policy version {version}")
+        learner, engines = self._crew.learners.logprobs(self._probe), self._crew.engines.scores
+        self._publications.published(version, learner, engines)
+        if self._config.orchestrator.max_async_level > 0:
+            for scores in engines.values():
+                limit = self._config.trust.max_mismatch_kl
+                require_match(mismatch_kl(learner, scores), limit, f"policy version {version}")
 
     def _evaluate(self) -> dict[str, float]:
         """Score the newest policy on held-out tasks where that is due. Returns what metrics.jsonl says of it."""
@@ -210,7 +218,7 @@ class Training:
             self._stream.faults.update(
                 {key.removeprefix("errors/"): n for key, n in row.items() if key.startswith("errors/")}
             )
-        self._crew.engines.watch(self._schedule.version, self._probe)
+        self._watch_publications()
 
     def _check_agreement(self) -> list[int]:
         """The start-up canary. Returns its probe, the ids of one real prompt and completion."""

@@ -11,7 +11,6 @@ from rezero_ray.agreement import (
     CLEAR,
     judge_canary,
     mismatch_kl,
-    require_change,
     require_match,
     stands_out,
 )
@@ -105,9 +104,3 @@ def test_a_match_at_the_limit_passes_and_one_above_names_the_key() -> None:
         RunError, match=r"step 3: mismatch_kl .* 0\.0501, above trust\.max_mismatch_kl = 0\.05"
     ):
         require_match(0.0501, 0.05, "step 3")
-
-
-def test_a_published_version_must_move_the_engine() -> None:
-    require_change(BEFORE, AFTER, 4)
-    with pytest.raises(RunError, match="version 4 was published but"):
-        require_change(BEFORE, list(BEFORE), 4)

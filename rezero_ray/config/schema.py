@@ -14,6 +14,7 @@ from rezero_ray.config.evaluation import EvalConfig
 from rezero_ray.config.infra import InfraConfig, default_infra
 from rezero_ray.config.serving import ServeConfig
 from rezero_ray.config.table import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, Table
+from rezero_ray.logprob_scale import LOWEST_SAMPLING_TEMPERATURE
 from rezero_ray.losses.options import ImportanceSamplingOptions, LossOptions
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -140,8 +141,10 @@ class TrainerConfig(Table):
 
 class SamplingConfig(Table):
     max_tokens: PositiveInt = Field(default=512, description="Completion tokens a turn, at most.")
-    temperature: Annotated[float, Field(gt=0, le=2)] = Field(
-        default=1.0, description="Sampling temperature; the learner divides its logits by the same."
+    temperature: Annotated[float, Field(ge=LOWEST_SAMPLING_TEMPERATURE, le=2)] = Field(
+        default=1.0,
+        description="Sampling temperature; the learner divides its logits by the same. vLLM samples no colder than "
+        "0.01.",
     )
     thinking: bool = Field(
         default=True,

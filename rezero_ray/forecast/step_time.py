@@ -93,7 +93,7 @@ def step_time(
     return StepTime(
         rollouts=Part("rollouts", _rollouts(config, work, place, lengths, kv_tokens)),
         training=Part("training", _training(config, work, place, lengths)),
-        publishing=Part("publishing", _publishing(config, work, place, lengths)),
+        publishing=Part("publishing", _publishing(work, place, lengths)),
         checkpoint=Part(
             "checkpoint",
             (Seconds("state", 3 * work.adapter_modules * MODULE_SECONDS / config.ckpt.interval),),
@@ -162,14 +162,12 @@ def _training(config: Config, work: ModelWork, place: Place, lengths: Lengths) -
     return tuple(terms)
 
 
-def _publishing(config: Config, work: ModelWork, place: Place, lengths: Lengths) -> tuple[Seconds, ...]:
+def _publishing(work: ModelWork, place: Place, lengths: Lengths) -> tuple[Seconds, ...]:
     own = (sum(lengths.completions) + lengths.replies) / len(lengths.completions)
     probe = sum(lengths.prompts) / len(lengths.prompts) + own
     operations = probe * (work.flops(probe / 2) + 2 * work.head)
     engine = operations / (place.flops(probe) * place.engine)
-    learner = (
-        operations / (place.flops(probe) * place.training) if config.orchestrator.max_async_level else 0.0
-    )
+    learner = operations / (place.flops(probe) * place.training)
     logprobs = probe * work.vocabulary * LOGIT_BYTES / place.memory  # none is drawn
     return (
         Seconds("adapter", work.adapter_modules * MODULE_SECONDS),

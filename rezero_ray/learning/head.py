@@ -80,12 +80,16 @@ class TokenLogprobHead(nn.Module):
     """The model's own output embedding, shared, as a module of its own so that ZeRO-3 gathers it once a pass."""
 
     def __init__(self, weight: nn.Parameter, *, temperature: float, chunk: int) -> None:
+        """`temperature` is the sampling temperature (`rezero_ray.logprob_scale`)."""
         super().__init__()
         self.weight = weight
         self.temperature = temperature
         self.chunk = chunk
 
-    def forward(self, hidden: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """hidden [N, hidden], targets [N] -> logprobs [N], entropies [N]."""
-        result = TokenLogprobs.apply(hidden, self.weight, targets, self.temperature, self.chunk)
+    def forward(
+        self, hidden: torch.Tensor, targets: torch.Tensor, temperature: float | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """hidden [N, hidden], targets [N] -> logprobs [N], entropies [N]; at the sampling temperature when None."""
+        chosen = self.temperature if temperature is None else temperature
+        result = TokenLogprobs.apply(hidden, self.weight, targets, chosen, self.chunk)
         return result[0], result[1]

@@ -37,8 +37,12 @@ class PolicyModel(nn.Module):
         segments: list[segment_tree.Segment],
         sources: torch.Tensor,
         targets: torch.Tensor,
+        temperature: float | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """token_ids, position_ids [T]; sources, targets [N] -> logprobs [N], entropies [N] (float32)."""
+        """token_ids, position_ids [T]; sources, targets [N] -> logprobs [N], entropies [N] (float32).
+
+        At the sampling temperature when `temperature` is None (`rezero_ray.logprob_scale`).
+        """
         decoder = self.peft_model.get_base_model().model
         block_mask = segment_tree.block_mask(segments, token_ids.device) if token_ids.is_cuda else None
         hidden = decoder(
@@ -49,7 +53,7 @@ class PolicyModel(nn.Module):
             segments=segments,
             block_mask=block_mask,
         ).last_hidden_state[0]
-        logprobs, entropies = self.head(hidden[sources], targets)
+        logprobs, entropies = self.head(hidden[sources], targets, temperature)
         return logprobs, entropies
 
     def adapter_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:

@@ -11,9 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from actors.deepspeed_learner import DeepSpeedLearner
 from rezero_ray.batch import build_batch, micro_batches, single_sequence
 from rezero_ray.config.schema import Config
 from rezero_ray.learning.policy import PolicyModel, build_policy, encode_adapter, micro_batch_tensors
+from rezero_ray.logprob_scale import PROBE_TEMPERATURE
 from rezero_ray.models.tiny import make_tiny_deepseek_v3, make_tiny_llama, make_tiny_nemotron_h
 from rezero_ray.records import Group, MicroBatch
 from tests.record_builders import SMOLLM2, make_config, make_group, make_rollout
@@ -90,12 +92,12 @@ class Models:
         )
         return PeftModel.from_pretrained(base, self._adapter, is_trainable=True)
 
-    def alone(self, token_ids: list[int], attention: str) -> Tensor:
+    def alone(
+        self, token_ids: list[int], attention: str = "sdpa", temperature: float = TEMPERATURE
+    ) -> Tensor:
         """Logprobs [T - 1] of all tokens but the first, by transformers' own attention."""
-        logits = (
-            self.yardsticks[attention](input_ids=torch.as_tensor(token_ids)[None]).logits[0, :-1]
-            / TEMPERATURE
-        )
+        logits = self.yardsticks[attention](input_ids=torch.as_tensor(token_ids)[None]).logits[0, :-1]
+        logits = logits / temperature
         return torch.log_softmax(logits, dim=-1).gather(1, torch.tensor(token_ids[1:])[:, None]).squeeze(1)
 
     def gradients(self, value: Tensor, model: nn.Module | None = None) -> dict[str, Tensor]:
@@ -221,6 +223,25 @@ def test_the_published_adapter_means_in_peft_what_it_means_to_the_learner(
         found = logprobs(models.policy, single_sequence(ids))
         expected = models.alone(ids, attention)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+def test_the_learner_scores_a_given_text_at_temperature_1_whatever_the_sampling_temperature_is(
+    models: Models,
+) -> None:
+    """vLLM's prompt logprobs are at 1; what the policy wrote is scored at the sampling temperature."""
+    ids = random_ids(12, 12)
+    assert models.policy.head.chunk == models.config.trainer.model.logits_chunk == 7
+    learner = DeepSpeedLearner.__new__(DeepSpeedLearner)  # without DeepSpeed: the module itself is its engine
+    learner._engine = learner._policy = models.policy
+    learner._device = torch.device("cpu")
+    with torch.no_grad():
+        model, sampled = models.alone(ids, temperature=PROBE_TEMPERATURE), models.alone(ids)
+    assert (model - sampled).abs().max() > 0.1, "the two scales can be told apart"
+    found = torch.tensor(learner.logprobs(single_sequence(ids)))
+    torch.testing.assert_close(found, model, rtol=0, atol=1e-5)
+    with torch.no_grad():
+        trained = logprobs(models.policy, single_sequence(ids))
+    torch.testing.assert_close(trained, sampled, rtol=0, atol=1e-5)
 
 
 def test_the_adapter_begins_as_nothing_and_is_the_seeds(models: Models) -> None:

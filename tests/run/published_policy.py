@@ -13,17 +13,19 @@ class PublishedPolicies:
 
     def __init__(self, output: Path) -> None:
         self._checkpoints = output / "checkpoints"
-        self.base = ROOT / tomllib.loads((output / "config.toml").read_text("utf-8"))["model"]["name"]
+        config = tomllib.loads((output / "config.toml").read_text("utf-8"))
+        self.base = ROOT / config["model"]["name"]
+        self._temperature = config["orchestrator"]["sampling"]["temperature"]
         self._loaded: set[int] = set()
 
     def difference(self, row: dict[str, Any], version: int) -> float:
         """Largest difference of a rollout's logprobs, over the tokens that the policy wrote, from those that policy
-        `version` gives; in nats."""
+        `version` gives at the run's sampling temperature; in nats."""
         import torch
 
         ids, mask = torch.tensor(row["token_ids"]), torch.tensor(row["loss_mask"][1:], dtype=torch.bool)
         with torch.no_grad():
-            scores = self._logits(ids[None], version)[0, :-1].log_softmax(-1)
+            scores = (self._logits(ids[None], version)[0, :-1] / self._temperature).log_softmax(-1)
         own = scores.gather(1, ids[1:, None]).squeeze(1)
         return float((own - torch.tensor(row["logprobs"][1:]))[mask].abs().max())
 

@@ -8,6 +8,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,19 +41,27 @@ def noise(model: Path, marks: Path) -> tuple[str, ...]:
 
 
 class TrainProcess:
-    """`python -m rezero_ray.train configs/redteam.toml configs/overlays/cpu.toml ...` as a person starts it."""
+    """`python -m rezero_ray.train configs/redteam.toml configs/overlays/cpu.toml ...` as a person starts it.
 
-    def __init__(self, output: Path, *arguments: str) -> None:
+    `request` stands in the place of those files and of SMALL; `program` are the interpreter's arguments for another
+    way into the same command.
+    """
+
+    def __init__(
+        self,
+        output: Path,
+        *arguments: str,
+        request: Path | None = None,
+        program: Sequence[str] = ("-m", "rezero_ray.train"),
+    ) -> None:
         self.output, self.log = output, output.with_suffix(f".{time.monotonic_ns()}.log")
-        files = ["configs/redteam.toml", "configs/overlays/cpu.toml"]
+        usual = ["configs/redteam.toml", "configs/overlays/cpu.toml", *SMALL]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [
                     sys.executable,
-                    "-m",
-                    "rezero_ray.train",
-                    *files,
-                    *SMALL,
+                    *program,
+                    *(usual if request is None else [str(request)]),
                     "--output_dir",
                     str(output),
                     *arguments,
