@@ -11,6 +11,7 @@ GLM_4_7_FLASH = "zai-org/GLM-4.7-Flash"
 NEMOTRON_3_NANO = "nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16"
 
 _GLM_4_7_FLASH = {
+    "architectures": ["Glm4MoeLiteForCausalLM"],
     "model_type": "glm4_moe_lite",
     "hidden_size": 2048,
     "num_hidden_layers": 47,
@@ -26,6 +27,7 @@ _GLM_4_7_FLASH = {
 }
 
 _NEMOTRON_3_NANO = {
+    "architectures": ["NemotronHForCausalLM"],
     "model_type": "nemotron_h",
     "hybrid_override_pattern": "MEMEM*EMEMEM*EMEMEM*EMEMEM*EMEMEM*EMEMEMEM*EMEMEMEME",
     "hidden_size": 2688,

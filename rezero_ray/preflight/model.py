@@ -4,13 +4,18 @@ import difflib
 
 from rezero_ray.config import Config, Problem
 from rezero_ray.config.problems import shown
+from rezero_ray.preflight.architecture import Architecture
+from rezero_ray.preflight.engine_limits import engine_limits
 from rezero_ray.preflight.findings import Findings, together
-from rezero_ray.preflight.model_facts import ModelFacts, find_model
+from rezero_ray.preflight.learner_limits import learner_limits
+from rezero_ray.preflight.model_facts import ModelFacts, UnreadableModelError, find_model
+from rezero_ray.preflight.weights import weight_faults
 
 SMOLLM2 = "models/SmolLM2-135M-Instruct"
 
 _TARGETS = "trainer.model.lora.target_modules"
 _NEMOTRON_H = "nemotron_h"
+_WEIGHTS = ("*.safetensors", "*.bin")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model", "tekken.json")
 
 
@@ -25,12 +30,13 @@ def examine_model(
     name = config.model.name
     try:
         facts = find_model(name)
-    except ValueError as error:
-        return None, Findings([Problem("model.name", str(error), _how_to_get(name), shown(name))])
+    except UnreadableModelError as error:
+        remedy = error.remedy or _how_to_get(name)
+        return None, Findings([Problem("model.name", str(error), remedy, shown(name))])
     presence = _presence(name, facts, must_be_here, elsewhere)
     if facts is None:
         return None, presence + _mla(config, None)
-    checks = (_mla, _mamba, _modules, _length, _heads)
+    checks = (_limits, _weights, _mla, _mamba, _modules, _length, _heads)
     files = _template(name, facts) + _tokenizer(name, facts)
     return facts, presence + together(check(config, facts) for check in checks) + files
 
@@ -38,11 +44,14 @@ def examine_model(
 def _presence(name: str, facts: ModelFacts | None, must_be_here: bool, elsewhere: bool) -> Findings:
     if facts is not None and facts.folder is not None:
         if not facts.missing_files:
+            if must_be_here and not any(True for kind in _WEIGHTS for _ in facts.folder.glob(kind)):
+                what = f"{facts.folder} holds no weights ({', '.join(_WEIGHTS)})"
+                return Findings([Problem("model.name", what, _how_to_complete(name), shown(name))])
             return Findings()
         what = f"{facts.folder} lacks {', '.join(facts.missing_files[:3])}"
         if len(facts.missing_files) > 3:
             what += f" and {len(facts.missing_files) - 3} more"
-        return Findings([Problem("model.name", what, _how_to_get(name), shown(name))])
+        return Findings([Problem("model.name", what, _how_to_complete(name), shown(name))])
     if elsewhere and name.startswith("/"):
         return Findings(
             notes=[f"model {name} is not on this machine: it is checked where the run takes place"]
@@ -69,6 +78,12 @@ def _how_to_get(name: str) -> str:
     )
 
 
+def _how_to_complete(name: str) -> str:
+    """For a directory that is a model and lacks some of its files."""
+    known = name.rstrip("/") == SMOLLM2 or _is_hub_id(name)
+    return _how_to_get(name) if known else "download or copy the model again"
+
+
 def _mla(config: Config, facts: ModelFacts | None) -> Findings:
     """`kv_b_proj` of multi-head latent attention: vLLM (0.30 to 0.33) splits the base weight once into the
     matrices of its decode kernel and never applies an adapter to them. vllm-project/vllm issue 48974."""
@@ -91,16 +106,27 @@ def _mla(config: Config, facts: ModelFacts | None) -> Findings:
     )
 
 
+def _limits(config: Config, facts: ModelFacts) -> Findings:
+    """What learner and engine cannot do with this architecture."""
+    model, name = Architecture(facts), shown(config.model.name)
+    limits = [*engine_limits(model, config), *learner_limits(model, config)]
+    return Findings(
+        [Problem("model.name", limit.what, limit.remedy, name, others=limit.others) for limit in limits]
+    )
+
+
+def _weights(config: Config, facts: ModelFacts) -> Findings:
+    """Tensors that are not those of the model that config.json describes."""
+    remedy = "download or copy the model again; config.json and the weights must belong together"
+    name = shown(config.model.name)
+    faults = weight_faults(Architecture(facts)) if not facts.missing_files else []
+    return Findings([Problem("model.name", what, remedy, name) for what in faults])
+
+
 def _mamba(config: Config, facts: ModelFacts) -> Findings:
-    """Recurrent layers: the learner keeps packed sequences apart in Nemotron-H alone, and PEFT takes no adapter on
-    the `out_proj` of its mixers (a fused kernel takes that weight past the module)."""
+    """PEFT takes no adapter on the `out_proj` of Nemotron-H's mixers: a fused kernel takes that weight past the
+    module."""
     kind, modules = facts.config.get("model_type"), config.trainer.model.lora.target_modules
-    if facts.recurrent_layers and kind != _NEMOTRON_H:
-        what = (
-            f"the learner would carry the state of {kind}'s recurrent layers from one sequence into the next"
-        )
-        remedy = "take a model of attention layers, or Nemotron-H"
-        return Findings([Problem("model.name", what, remedy, shown(config.model.name))])
     if "out_proj" not in modules or kind != _NEMOTRON_H:
         return Findings()
     what = f"PEFT takes no adapter on the out_proj of {facts.name}: Mamba's fused kernel would pass it by"

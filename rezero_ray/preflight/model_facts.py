@@ -3,26 +3,35 @@
 import json
 import math
 import re
-import struct
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from rezero_ray.preflight.known_models import Shape, known_config, known_tensors
+from rezero_ray.preflight.weight_files import LFS_POINTER, Tensor, WeightFileError, read_header
 
 _LAYER = re.compile(r"\.layers\.(\d+)\.")
 _RECURRENT = frozenset({"M", "mamba", "linear_attention"})
 _WITHOUT_CACHE = _RECURRENT | {"E", "-", "moe", "mlp"}
-_MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+_COPY_AGAIN = "download or copy the model again"
+
+
+class UnreadableModelError(ValueError):
+    """A folder that is no model, or a damaged one: a sentence for the user, and what to do where that is known."""
+
+    def __init__(self, what: str, remedy: str | None = None) -> None:
+        super().__init__(what)
+        self.remedy = remedy
 
 
 @dataclass(frozen=True)
 class ModelFacts:
     """`folder` is None where the model is not on this machine and its figures come from `known_models`.
 
-    `tensors` has the shape of every weight; empty where the folder holds none as safetensors.
+    `tensors` has the shape of every weight, `dtypes` its type as safetensors names it; both are empty where the
+    folder holds none as safetensors, and `dtypes` for a model that is not here.
     """
 
     name: str
@@ -30,6 +39,7 @@ class ModelFacts:
     config: Mapping[str, Any]
     tensors: Mapping[str, Shape]
     missing_files: tuple[str, ...] = ()
+    dtypes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def multi_head_latent_attention(self) -> bool:
@@ -95,7 +105,7 @@ class ModelFacts:
 def find_model(name: str) -> ModelFacts | None:
     """The model in a local folder or in the hub's local cache, else what is known of it, else None.
 
-    Raises ValueError, with a sentence for the user, when the folder is there but is no model.
+    Raises UnreadableModelError when the folder is there but is no model, or a damaged one.
     """
     folder = local_folder(name)
     if folder is not None:
@@ -123,21 +133,69 @@ def local_folder(name: str) -> Path | None:
 
 def _read_folder(name: str, folder: Path) -> ModelFacts:
     if not folder.is_dir():
-        raise ValueError(f"{folder} is a file; a model is a directory with config.json")
+        raise UnreadableModelError(f"{folder} is a file; a model is a directory with config.json")
     config = _read_json(folder / "config.json")
     index = folder / "model.safetensors.index.json"
     files = sorted(folder.glob("*.safetensors"))
     missing: tuple[str, ...] = ()
+    places: Mapping[str, str] = {}
     if index.exists():
         weights = _read_json(index).get("weight_map")
-        names = sorted({str(file) for file in weights.values()}) if isinstance(weights, dict) else []
+        places = (
+            {str(tensor): str(file) for tensor, file in weights.items()} if isinstance(weights, dict) else {}
+        )
+        names = sorted(set(places.values()))
         files = [folder / file for file in names if (folder / file).exists()]
         missing = tuple(file for file in names if not (folder / file).exists())
-    facts = ModelFacts(name, folder, config, {}, missing)
-    layers = facts.number("num_hidden_layers")
-    tensors = {tensor: shape for file in files for tensor, shape in _safetensors_header(file).items()}
-    used = {tensor: shape for tensor, shape in tensors.items() if not _is_beyond(tensor, layers)}
-    return replace(facts, tensors=used)
+    headers = _read_headers(files)
+    _require_indexed(index, places, headers)
+    every = {tensor: info for header in headers.values() for tensor, info in header.items()}
+    layers = ModelFacts(name, folder, config, {}).number("num_hidden_layers")
+    used = {tensor: info for tensor, info in every.items() if not _is_beyond(tensor, layers)}
+    return ModelFacts(
+        name,
+        folder,
+        config,
+        {tensor: info.shape for tensor, info in used.items()},
+        missing,
+        {tensor: info.dtype for tensor, info in used.items()},
+    )
+
+
+def _read_headers(files: Iterable[Path]) -> dict[str, dict[str, Tensor]]:
+    """File name -> its tensors.
+
+    Raises:
+        UnreadableModelError: with every file that is damaged.
+    """
+    headers: dict[str, dict[str, Tensor]] = {}
+    damaged: list[str] = []
+    for file in files:
+        try:
+            headers[file.name] = read_header(file)
+        except WeightFileError as error:
+            damaged.append(str(error))
+        except OSError as error:
+            damaged.append(f"{file} cannot be read: {error.strerror}")
+    if damaged:
+        more = f"; and {len(damaged) - 3} more" if len(damaged) > 3 else ""
+        pointer = any("Git LFS pointer" in what for what in damaged)
+        raise UnreadableModelError(
+            "; ".join(damaged[:3]) + more,
+            "run git lfs pull in the model's directory" if pointer else _COPY_AGAIN,
+        )
+    return headers
+
+
+def _require_indexed(
+    index: Path, places: Mapping[str, str], headers: Mapping[str, Mapping[str, Tensor]]
+) -> None:
+    """Raises UnreadableModelError where a file lacks a tensor that the index says it has."""
+    for tensor, file in places.items():
+        if file in headers and tensor not in headers[file]:
+            raise UnreadableModelError(
+                f"{index.parent / file} has no tensor {tensor}, which {index.name} says it has", _COPY_AGAIN
+            )
 
 
 def _is_beyond(tensor: str, layers: int | None) -> bool:
@@ -146,26 +204,21 @@ def _is_beyond(tensor: str, layers: int | None) -> bool:
     return layers is not None and layer is not None and int(layer[1]) >= layers
 
 
-def _safetensors_header(file: Path) -> dict[str, Shape]:
-    """Names and shapes out of a file's JSON header: 8 bytes length, then the header; no weight is read."""
-    with file.open("rb") as stream:
-        prefix = stream.read(8)
-        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else _MAX_HEADER_BYTES + 1
-        raw = stream.read(length) if length <= _MAX_HEADER_BYTES else b""
-    try:
-        header = json.loads(raw)
-        return {name: tuple(info["shape"]) for name, info in header.items() if name != "__metadata__"}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise ValueError(f"{file} is not a safetensors file, or is damaged") from None
-
-
 def _read_json(file: Path) -> dict[str, Any]:
     try:
-        value = json.loads(file.read_text("utf-8"))
+        raw = file.read_bytes()
+        if raw.startswith(LFS_POINTER):
+            raise UnreadableModelError(
+                f"{file} is a Git LFS pointer of {len(raw)} bytes",
+                "run git lfs pull in the model's directory",
+            )
+        value = json.loads(raw.decode("utf-8"))
     except FileNotFoundError:
-        raise ValueError(f"{file.parent} holds no {file.name}: not a Hugging Face model") from None
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{file} cannot be read: {error}") from None
+        raise UnreadableModelError(f"{file.parent} holds no {file.name}: not a Hugging Face model") from None
+    except UnreadableModelError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        raise UnreadableModelError(f"{file} cannot be read: {error}", _COPY_AGAIN) from None
     if not isinstance(value, dict):
-        raise ValueError(f"{file} is not a JSON object")
+        raise UnreadableModelError(f"{file} is not a JSON object", _COPY_AGAIN)
     return value

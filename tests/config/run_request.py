@@ -1,7 +1,9 @@
 """A right request, and what comes of it with one thing changed. No run is ever started."""
 
 import json
+import math
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -52,24 +54,43 @@ dp = 1
 
 
 def make_model(folder: Path, *, latent: bool = False) -> Path:
-    """A model's files without their values: config.json, a safetensors header, a chat template, a tokenizer."""
+    """A model's files with weights of zeros: config.json, safetensors (sparse), a chat template, a tokenizer."""
     folder.mkdir(parents=True)
     config = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 256}
-    config |= {"max_position_embeddings": 2048} | ({"kv_lora_rank": 16} if latent else {})
+    config |= {"max_position_embeddings": 2048, "tie_word_embeddings": True}
+    kind, architecture = ("deepseek_v3", "DeepseekV3ForCausalLM") if latent else ("llama", "LlamaForCausalLM")
+    config |= {"model_type": kind, "architectures": [architecture]} | ({"kv_lora_rank": 16} if latent else {})
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "chat_template.jinja").write_text("{{ messages }}")
     (folder / "tokenizer.model").write_bytes(b"")
     projections = ["q_proj", "k_proj", "v_proj", "o_proj"]
     if latent:
         projections = ["q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "o_proj"]
-    header = {"model.embed_tokens.weight": {"dtype": "BF16", "shape": [256, 64], "data_offsets": [0, 0]}}
-    for layer in range(2):
-        for name in projections:
-            weight = f"model.layers.{layer}.self_attn.{name}.weight"
-            header[weight] = {"dtype": "BF16", "shape": [64, 64], "data_offsets": [0, 0]}
-    raw = json.dumps(header).encode()
-    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(raw)) + raw)
+    tensors = {"model.embed_tokens.weight": (256, 64)}
+    tensors |= {
+        f"model.layers.{layer}.self_attn.{name}.weight": (64, 64)
+        for layer in range(2)
+        for name in projections
+    }
+    write_weights(folder / "model.safetensors", tensors)
     return folder
+
+
+def write_weights(
+    file: Path, tensors: Mapping[str, tuple[int, ...]], *, dtype: str = "BF16", itemsize: int = 2
+) -> Path:
+    """A safetensors file of zeros."""
+    header: dict[str, object] = {}
+    at = 0
+    for name, shape in tensors.items():
+        end = at + math.prod(shape) * itemsize
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [at, end]}
+        at = end
+    raw = json.dumps(header).encode()
+    file.write_bytes(struct.pack("<Q", len(raw)) + raw)
+    with file.open("r+b") as stream:
+        stream.truncate(8 + len(raw) + at)
+    return file
 
 
 def write_right(folder: Path) -> Path:

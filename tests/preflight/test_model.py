@@ -68,6 +68,33 @@ def test_recurrent_layers_whose_sequences_the_learner_cannot_keep_apart_are_refu
     assert preflight(config, for_run=False, machine=MACHINE).facts is not None
 
 
+def set_config(model: Path, **changes: object) -> None:
+    config = json.loads((model / "config.json").read_text()) | changes
+    (model / "config.json").write_text(json.dumps(config))
+
+
+def test_a_window_shorter_than_seq_len_is_refused_and_the_shorter_seq_len_is_accepted(tmp_path: Path) -> None:
+    request = write_right(tmp_path)
+    model = tmp_path / "model"
+    set_config(model, model_type="mistral", architectures=["MistralForCausalLM"], sliding_window=300)
+    with pytest.raises(ConfigError) as raised:
+        preflight(load_config([request]), for_run=False, machine=MACHINE)
+    assert "config.json has sliding_window = 300" in str(raised.value)
+    assert "write seq_len = 300 or less" in str(raised.value)
+    config = load_config([request], ["--seq_len=300", "--inference.model.max_model_len=300"])
+    assert preflight(config, for_run=False, machine=MACHINE).facts is not None
+
+
+def test_everything_that_is_wrong_with_a_model_is_told_at_once(tmp_path: Path) -> None:
+    request = write_right(tmp_path)
+    changes = {"final_logit_softcapping": 30.0, "quantization_config": {"quant_method": "fp8"}}
+    set_config(tmp_path / "model", model_type="gemma3_text", logits_scaling=2.0, **changes)
+    with pytest.raises(ConfigError) as raised:
+        preflight(load_config([request]), for_run=False, machine=MACHINE)
+    for told in ("final_logit_softcapping = 30.0", "logits_scaling = 2.0", 'quant_method = "fp8"'):
+        assert told in str(raised.value)
+
+
 def test_kv_b_proj_on_a_latent_attention_model_is_refused_with_both_ways_out(tmp_path: Path) -> None:
     model = make_model(tmp_path / "latent", latent=True)
     flags = [f"--model.name={model}", '--trainer.model.lora.target_modules=["q_b_proj", "kv_b_proj"]']
