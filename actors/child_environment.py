@@ -146,4 +146,5 @@ def _scored(record: dict[str, Any], group: Conversations) -> ScoredRollout:
         truncated=bool(record.get("truncated")),
         error=record["error"],
         scoring=record.get("scoring"),
+        zeroed=record.get("zeroed") or {},
     )

@@ -115,4 +115,5 @@ class EnvironmentWorker:
             components=dict(scored.components),
             text=scored.text,
             truncated=scored.truncated,
+            zeroed=dict(scored.zeroed),
         )

@@ -7,6 +7,7 @@ from verifiers.errors import ModelError, OverlongPromptError
 from verifiers.types import Response, ResponseMessage, ResponseTokens, ToolCall, Usage
 
 from actors.policy import Answer, EngineUnanswered, Overlong, Policy
+from rezero_ray.foreign.rezero_child.group_watch import ROLLOUT
 from rezero_ray.foreign.rezero_child.model_call import BASE_MODEL, plain_message
 from rezero_ray.records import Turn
 
@@ -38,7 +39,7 @@ class PolicyClient(Client):
             if model == BASE_MODEL:
                 return await self.client.base_answer(
                     prompt,
-                    rollout=state["input"]["rezero_rollout"],
+                    rollout=state["input"][ROLLOUT],
                     turn=len(trajectory),
                     max_tokens=sampling_args.get("max_tokens"),
                     temperature=sampling_args.get("temperature"),
@@ -46,7 +47,7 @@ class PolicyClient(Client):
             return await self.client.answer(
                 prompt,
                 tools,
-                rollout=state["input"]["rezero_rollout"],
+                rollout=state["input"][ROLLOUT],
                 turn=len(trajectory),
                 last=turn_of(trajectory[-1]) if trajectory else None,
             )

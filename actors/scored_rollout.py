@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,8 +13,12 @@ from rezero_ray.records import Prompt, Rollout, Sizes, Turn
 
 @dataclass(frozen=True)
 class ScoredRollout:
-    """One rollout as its environment tells it. `scoring`: wall seconds that its group was scored, where they can be
-    told from the rest."""
+    """One rollout as its environment tells it.
+
+    Attributes:
+        scoring: wall seconds that its group was scored, where they can be told from the rest.
+        zeroed: the reward functions that failed and count as 0.0, and why.
+    """
 
     reward: float | None
     components: Mapping[str, float]
@@ -23,6 +27,7 @@ class ScoredRollout:
     truncated: bool
     error: str | None = None
     scoring: float | None = None
+    zeroed: Mapping[str, str] = field(default_factory=dict)
 
 
 class EnvironmentSource(Protocol):

@@ -53,7 +53,7 @@ class Rollout(msgspec.Struct, frozen=True, eq=False):
 
     `token_ids[:prompt_length]` is the first prompt, shared by the group. Behind it, `loss_mask` is 1 where the
     policy wrote the token and 0 where the environment did; `logprobs` are the engine's, 0 where the mask is 0.
-    All three are [T].
+    All three are [T]. `zeroed`: the reward functions that failed and count as 0.0, and why.
     """
 
     token_ids: TokenIds
@@ -67,6 +67,7 @@ class Rollout(msgspec.Struct, frozen=True, eq=False):
     text: list[dict[str, str]]
     truncated: bool = False
     error: str | None = None
+    zeroed: dict[str, str] = {}
 
 
 class Group(msgspec.Struct, frozen=True, eq=False):

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import count
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveInt
 
@@ -76,6 +76,13 @@ class EnvConfig(Table):
     reward_range: RewardRange = Field(
         default=(-1.0, 1.0),
         description="Lowest and highest reward. One outside is an error of the environment, never trained on.",
+    )
+    reward_errors: Literal["raise", "zero"] = Field(
+        default="raise",
+        description="A reward function that raises, or returns something that is no finite number: `raise` makes it "
+        "an error of the environment; `zero` lets that function count as 0.0, as verifiers does, for public "
+        "environments that depend on it. The rollouts concerned are counted in every report. One that exceeds "
+        "`score_timeout` is an error in either case.",
     )
 
 

@@ -32,6 +32,9 @@ class EnvironmentSettings(Protocol):
     @property
     def score_timeout(self) -> float | None: ...
 
+    @property
+    def reward_errors(self) -> str: ...
+
 
 def load_record(settings: EnvironmentSettings) -> dict[str, Any]:
     """The fields of a `load` request."""
@@ -43,6 +46,7 @@ def load_record(settings: EnvironmentSettings) -> dict[str, Any]:
         "max_turns": settings.max_turns,
         "dict_messages": settings.dict_messages,
         "limits": asdict(time_limits(settings)),
+        "reward_errors": settings.reward_errors,
     }
 
 

@@ -1,5 +1,6 @@
 """Rewards of environments whose range is not [-1, 1]."""
 
+import math
 from collections.abc import Mapping
 
 Range = tuple[float, float]
@@ -46,12 +47,14 @@ def trained_reward(reward: float | None, raw: Range | None, reward_range: Range)
     """An environment's own reward as it is trained on, mapped where there is a raw range.
 
     Raises:
-        ValueError: there is none, or it is NaN or outside the range that the environment promises.
+        ValueError: there is none, or it is not finite or outside the range that the environment promises.
     """
-    if reward is not None and raw is not None:
+    if reward is None or not math.isfinite(reward):
+        raise ValueError(f"the reward is {reward}, not a finite number")
+    if raw is not None:
         reward = mapped(reward, raw)
     lowest, highest = reward_range
-    if reward is None or not lowest <= reward <= highest:
+    if not lowest <= reward <= highest:
         what = "outside the environment's reward_range"
         raise ValueError(f"the reward is {reward}, {what} = [{lowest}, {highest}]")
     return float(reward)

@@ -7,7 +7,7 @@ from typing import Any
 
 from .bounded_calls import BoundedCalls
 from .dict_messages import tests_for_dicts
-from .rubric_faults import guard_rubric, rubrics_of
+from .rubric_faults import Rules, guard_rubric, rubrics_of
 from .time_limits import TimeLimits, limit_rollouts, limit_tools
 
 
@@ -25,6 +25,7 @@ def adapt(
     dict_messages: bool | None,
     max_turns: int | None,
     limits: TimeLimits,
+    zero_errors: bool = False,
     ours: bool = False,
 ) -> Adaptation:
     """Guard the rubric, keep the tools off the event loop, set the time limits; hand out dict messages and restore
@@ -33,6 +34,7 @@ def adapt(
     Args:
         dict_messages: None decides by the environment's own code.
         max_turns: None leaves the environment's.
+        zero_errors: a reward function that fails counts as 0.0 and is counted, instead of failing its group.
         ours: a built-in one, written for both kinds of messages.
 
     Raises:
@@ -45,7 +47,7 @@ def adapt(
         dicts = not ours and tests_for_dicts(_its_code(part)) if dict_messages is None else dict_messages
         if dicts := dicts and not messages_are_dicts(version("verifiers")):
             notes.append("its reward functions get messages as dicts, which its code asks for")
-        guard_rubric(part.rubric, calls, limit=limits.score, dict_messages=dicts)
+        guard_rubric(part.rubric, calls, Rules(limits.score, dict_messages=dicts, zero=zero_errors))
         limit_tools(part, calls, limits.tool)
         if _keep_stop_conditions(part):
             notes.append(
@@ -58,6 +60,17 @@ def adapt(
         tools += _tools(part)
     if limits.tool is not None and not tools:
         raise ValueError(f"tool_timeout = {limits.tool:g}, and a {type(environment).__name__} has no tools")
+    if hasattr(
+        environment.rubric, "all_reward_names"
+    ):  # of an EnvGroup, which keeps components of these names only
+        environment.rubric.all_reward_names = sorted(
+            {
+                each.__name__
+                for part in _parts(environment)
+                for r in rubrics_of(part.rubric)
+                for each in r.funcs
+            }
+        )
     limit_rollouts(environment, limits.rollout)
     return Adaptation(tuple(tools), tuple(dict.fromkeys(notes)))
 

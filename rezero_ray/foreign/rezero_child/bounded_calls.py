@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
+from .contained import ModuleExited, as_exception, contained
+
 
 class Overran(Exception):
     """Something took longer than its limit. It is the environment's error, never a reward."""
@@ -36,6 +38,7 @@ class BoundedCalls:
 
         Raises:
             Overran: it took longer.
+            ModuleExited: it tried to end the process.
         """
         if inspect.iscoroutinefunction(function):
             return await within(limit, function(**arguments), what)
@@ -49,8 +52,9 @@ async def within(limit: float | None, work: Awaitable[Any], what: str) -> Any:
 
     Raises:
         Overran: they are.
+        ModuleExited: the work tried to end the process, or cancelled itself.
     """
-    task = asyncio.ensure_future(work)
+    task = asyncio.ensure_future(contained(work))
     try:
         done, _ = await asyncio.wait({task}, timeout=limit)
     except asyncio.CancelledError:
@@ -59,16 +63,18 @@ async def within(limit: float | None, work: Awaitable[Any], what: str) -> Any:
     if not done:
         task.cancel()
         raise Overran(f"{what} = {limit:g} s")
+    if task.cancelled():
+        raise ModuleExited("raised CancelledError")
     return task.result()
 
 
 async def _in_thread(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
     """`asyncio.to_thread`, with a thread that may be given up: it does not keep the process from ending."""
     loop = asyncio.get_running_loop()
-    ended: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
+    ended: asyncio.Future[tuple[Any, Exception | None]] = loop.create_future()
     context = contextvars.copy_context()
 
-    def settle(result: Any, error: BaseException | None) -> None:
+    def settle(result: Any, error: Exception | None) -> None:
         if not ended.done():
             ended.set_result((result, error))
 
@@ -77,7 +83,7 @@ async def _in_thread(function: Callable[..., Any], arguments: dict[str, Any]) ->
         try:
             result = context.run(function, **arguments)
         except BaseException as problem:
-            error = problem
+            error = as_exception(problem)
         with suppress(RuntimeError):  # the loop was closed meanwhile
             loop.call_soon_threadsafe(settle, result, error)
 

@@ -7,8 +7,9 @@ from typing import Any
 import verifiers as vf
 
 from .adaptation import adapt, held_out_dataset, messages_are_dicts, turns_of
+from .contained import exits_contained
 from .examples import described, solution_function, solution_texts
-from .group_watch import GroupWatch, watched_group
+from .group_watch import ROLLOUT, GroupWatch, watched_group
 from .model_call import AskPolicy, plain_message
 from .rubric_faults import rubrics_of
 from .time_limits import TimeLimits
@@ -26,12 +27,20 @@ class ClassicEnvironment:
         max_turns: int | None,
         dict_messages: bool | None,
         limits: TimeLimits,
+        zero_errors: bool = False,
     ) -> None:
-        self._module = importlib.import_module(module)
-        self._environment = getattr(self._module, loader)(**args)
-        adaptation = adapt(self._environment, dict_messages=dict_messages, max_turns=max_turns, limits=limits)
-        self._dataset = self._environment.get_dataset()
-        self._held_out = held_out_dataset(self._environment)
+        with exits_contained(f"loading {module}"):
+            self._module = importlib.import_module(module)
+            self._environment = getattr(self._module, loader)(**args)
+            self._dataset = self._environment.get_dataset()
+            self._held_out = held_out_dataset(self._environment)
+        adaptation = adapt(
+            self._environment,
+            dict_messages=dict_messages,
+            max_turns=max_turns,
+            limits=limits,
+            zero_errors=zero_errors,
+        )
         self.facts: dict[str, Any] = {
             "size": len(self._dataset),
             "held_out": len(self._held_out),
@@ -75,7 +84,7 @@ class ClassicEnvironment:
         row = (self._held_out if held_out else self._dataset)[example]
         with watched_group() as watch:
             outcomes = await run(row, rollouts, ask)
-        return [self._record(*outcome, watch) for outcome in outcomes]
+        return [self._record(*outcome, number, watch) for number, outcome in enumerate(outcomes)]
 
     async def _with_openai(self, row: Any, rollouts: int, ask: AskPolicy) -> list[tuple[Any, list[int]]]:
         """What `run_group` of 0.1.10 does, with a client for each rollout: a request does not say whose it is."""
@@ -84,7 +93,10 @@ class ClassicEnvironment:
         clients = [policy_client(ask, number) for number in range(rollouts)]
         try:
             states = await asyncio.gather(
-                *(self._environment.rollout(dict(row), client, "policy", {}) for client in clients)
+                *(
+                    self._environment.rollout({**row, ROLLOUT: number}, client, "policy", {})
+                    for number, client in enumerate(clients)
+                )
             )
             await self._environment.rubric.score_group(list(states))
         finally:
@@ -92,7 +104,7 @@ class ClassicEnvironment:
         return [(state, [int(step["response"].id) for step in state["trajectory"]]) for state in states]
 
     async def _with_client(self, row: Any, rollouts: int, ask: AskPolicy) -> list[tuple[Any, list[int]]]:
-        from .verifiers_client import ROLLOUT, PolicyClient
+        from .verifiers_client import PolicyClient
 
         client = PolicyClient(ask)
         rows = [{**row, ROLLOUT: number} for number in range(rollouts)]
@@ -102,13 +114,14 @@ class ClassicEnvironment:
             for number, output in enumerate(outputs)
         ]
 
-    def _record(self, outcome: Any, calls: list[int], watch: GroupWatch) -> dict[str, Any]:
+    def _record(self, outcome: Any, calls: list[int], number: int, watch: GroupWatch) -> dict[str, Any]:
         """A rollout as plain data, with the faults of its group and the seconds that scoring it took."""
         error = outcome.get("error")
         return {
             "reward": outcome.get("reward"),
             "metrics": dict(outcome.get("metrics") or {}),
-            "error": "; ".join(dict.fromkeys(watch.faults)) or (_text(error) if error else None),
+            "error": watch.error(_text(error) if error else None),
+            "zeroed": watch.zeroed.get(number, {}),
             "scoring": watch.scoring,
             "completion": [plain_message(message) for message in outcome.get("completion") or []],
             "truncated": bool(outcome.get("is_truncated")),

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 
 from . import frames
 from .adaptation import numbers
+from .contained import ModuleExited, as_exception
 from .model_call import Answer, AskPolicy, CallFailed
 from .time_limits import TimeLimits
 
@@ -81,7 +82,7 @@ class Service:
             return
         except BaseException as problem:
             traceback.print_exc()
-            self._send({"request": request, "error": f"{type(problem).__name__}: {problem}"})
+            self._send({"request": request, "error": _text(problem)})
             return
         try:
             self._send({"request": request, "result": result})
@@ -115,11 +116,16 @@ class Service:
         except PackageNotFoundError:
             raise ModuleNotFoundError("verifiers is not installed in this interpreter") from None
         limits = TimeLimits(**record["limits"])
+        zero_errors = record.get("reward_errors") == "zero"
         if numbers(found) >= (0, 4):
             from .v1 import V1Environment
 
             environment: Any = V1Environment(
-                record["id"], record["args"], max_turns=record["max_turns"], limits=limits
+                record["id"],
+                record["args"],
+                max_turns=record["max_turns"],
+                limits=limits,
+                zero_errors=zero_errors,
             )
         elif numbers(found) >= (0, 1, 10):
             from .classic import ClassicEnvironment
@@ -131,6 +137,7 @@ class Service:
                 max_turns=record["max_turns"],
                 dict_messages=record["dict_messages"],
                 limits=limits,
+                zero_errors=zero_errors,
             )
         else:
             raise ValueError(f"verifiers {found} is older than 0.1.10, the first that is supported")
@@ -169,3 +176,11 @@ class Service:
         rest = memoryview(frames.pack(record))
         while rest:
             rest = rest[self._out.write(rest) :]
+
+
+def _text(problem: BaseException) -> str:
+    if isinstance(problem, ModuleExited):
+        return str(problem)
+    if not isinstance(problem, Exception):
+        return f"its code {as_exception(problem)}"
+    return f"{type(problem).__name__}: {problem}"

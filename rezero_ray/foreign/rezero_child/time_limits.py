@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .bounded_calls import BoundedCalls, Overran, within
+from .contained import ModuleExited
 from .group_watch import current_watch
 
 
@@ -22,14 +23,14 @@ class TimeLimits:
 def limit_tools(environment: Any, calls: BoundedCalls, limit: float | None) -> None:
     """Bound every tool of a `ToolEnv`, in place; nothing where there are none.
 
-    What a tool raises is still a message to the model, which may have called it wrongly. One that takes too long ends
-    the rollout with an error.
+    What a tool raises is still a message to the model, which may have called it wrongly. One that takes too long, or
+    tries to end the process, ends the rollout with an error.
     """
     tools = getattr(environment, "tool_map", None)
     if not tools:
         return
     environment.tool_map = {name: _bounded(name, tool, calls, limit) for name, tool in tools.items()}
-    environment.stop_errors = [*getattr(environment, "stop_errors", []), Overran]
+    environment.stop_errors = [*getattr(environment, "stop_errors", []), Overran, ModuleExited]
 
 
 def _bounded(
@@ -42,20 +43,25 @@ def _bounded(
         except Overran as error:
             current_watch().faults.append(str(error))
             raise
+        except ModuleExited as error:
+            current_watch().faults.append(f"tool {name} {error}")
+            raise
 
     return bounded
 
 
 def limit_rollouts(environment: Any, limit: float | None) -> None:
-    """Bound `environment.rollout`, in place: the conversation with its tools and model calls, without the scoring."""
-    if limit is None:
-        return
+    """Bound `environment.rollout`, in place: the conversation with its tools and model calls, without the scoring.
+    Code in it that tries to end the process raises instead."""
     rollout = environment.rollout
 
     @functools.wraps(rollout)
     async def bounded(*arguments: Any, **options: Any) -> Any:
-        return await within(
-            limit, rollout(*arguments, **options), "a rollout took longer than rollout_timeout"
-        )
+        try:
+            return await within(
+                limit, rollout(*arguments, **options), "a rollout took longer than rollout_timeout"
+            )
+        except ModuleExited as error:
+            raise ModuleExited(f"the environment's code {error}") from error
 
     environment.rollout = bounded

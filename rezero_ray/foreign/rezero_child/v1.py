@@ -13,11 +13,14 @@ import verifiers.v1 as vf
 from verifiers.v1.configs.agent import agent_config_fields
 from verifiers.v1.configs.client import EvalClientConfig
 
+from .contained import contained, exits_contained
 from .examples import described
+from .group_watch import watched_group
 from .model_call import Answer, AskPolicy, CallFailed, plain_message
 from .time_limits import TimeLimits
 from .v1_endpoint import KEY_VARIABLE, PolicyEndpoint
 from .v1_harness import HARNESS_ID
+from .v1_rewards import guard_task
 
 MOST_TASKS = 10_000
 """Taken of a taskset without an end."""
@@ -27,7 +30,13 @@ class V1Environment:
     """One built environment. Its traces' model calls are told apart by the trace's id."""
 
     def __init__(
-        self, env_id: str, args: dict[str, Any], *, max_turns: int | None, limits: TimeLimits
+        self,
+        env_id: str,
+        args: dict[str, Any],
+        *,
+        max_turns: int | None,
+        limits: TimeLimits,
+        zero_errors: bool = False,
     ) -> None:
         if ":" in env_id:
             raise ValueError(f"{env_id} names a class; under verifiers 0.4 an id is the name of a taskset")
@@ -35,9 +44,12 @@ class V1Environment:
             raise ValueError(f"tool_timeout = {limits.tool:g}: verifiers v1 has its tools in other processes")
         self.notes: list[str] = []
         self._limits = limits
-        self._environment = vf.load_environment(self._config(env_id, args, max_turns))
-        taskset = self._environment.taskset
-        self._tasks = list(taskset if taskset.bounded else islice(taskset, MOST_TASKS))
+        with exits_contained(f"loading {env_id}"):
+            self._environment = vf.load_environment(self._config(env_id, args, max_turns))
+            taskset = self._environment.taskset
+            self._tasks = list(taskset if taskset.bounded else islice(taskset, MOST_TASKS))
+        for task in self._tasks:
+            guard_task(task, zero=zero_errors)
         if not taskset.bounded:
             self.notes.append(f"its taskset has no end: the first {MOST_TASKS} tasks are taken")
         self._rollouts: dict[str, tuple[int, AskPolicy]] = {}
@@ -138,8 +150,11 @@ class V1Environment:
             self._rollouts[trace.id], self._calls[trace.id] = (number, ask), []
 
         try:
-            episode = await self._environment.run_episode(task, self._context, on_trace=on_trace)
-            return self._record(episode)
+            with watched_group() as watch:
+                episode = await contained(
+                    self._environment.run_episode(task, self._context, on_trace=on_trace)
+                )
+            return {**self._record(episode), "zeroed": watch.zeroed.get(0, {})}
         finally:
             for trace in minted:
                 del self._rollouts[trace], self._calls[trace]

@@ -6,10 +6,8 @@ from verifiers.clients import Client
 from verifiers.errors import ModelError, OverlongPromptError
 from verifiers.types import Response, ResponseMessage, ToolCall
 
+from .group_watch import ROLLOUT
 from .model_call import BASE_MODEL, NO_BASE_MODEL, Answer, AskPolicy, CallFailed, plain_message
-
-ROLLOUT = "rezero_rollout"
-"""Column of the input that says which rollout of the group a state belongs to."""
 
 
 class PolicyClient(Client):
