@@ -117,6 +117,7 @@ ROWS = (
         Verdict.NOTED,
         "The environment's code may be another then. Its number of tasks must stay.",
     ),
+    _row(f"{_ENV}.reward_errors", Verdict.NOTED, _TRAINED_AS_RECORDED),
     _row(f"{_ENV}.raw_reward_range {_ENV}.reward_range", Verdict.AGAIN, "Rewards may be on another scale."),
     _row("orchestrator.eval.*", Verdict.FREE, _WATCH),
     _row(
