@@ -21,6 +21,7 @@ VERBS = {
     "serve": "serve a model, or runs' adapters beside their base model, by the OpenAI API",
     "export": "write a run's adapter, or base and adapter merged, for other programs",
     "replay": "recompute a recorded step from its rollouts and the checkpoint before it, and compare",
+    "track": "send to MLflow what it has not of a run, e.g. after an outage",
     "runs": "list the runs that were launched elsewhere, or show one",
     "logs": "follow what a launched run prints",
     "stop": "ask a launched run to save a checkpoint and end",
@@ -33,6 +34,7 @@ MODULES = {
     "serve": "serve",
     "export": "export",
     "replay": "replay",
+    "track": "track",
 }
 """Verbs that are a module of their own, loaded when they are asked for."""
 

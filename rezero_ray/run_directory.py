@@ -182,7 +182,7 @@ class RunDirectory:
 
     def evaluations(self) -> list[Score]:
         """The recorded scores, one a policy version and environment."""
-        return [msgspec.convert(row, Score, strict=False) for row in _read_rows(self.path / EVALUATIONS)]
+        return [msgspec.convert(row, Score, strict=False) for row in read_evaluations(self.path)]
 
     def add_evaluation(self, score: Score, seconds: float) -> None:
         """Record one environment's score."""
@@ -238,6 +238,11 @@ def read_run(run: Path) -> dict[str, Any]:
 def read_metrics(run: Path) -> list[dict[str, Any]]:
     """The recorded steps of a run directory; a last line that a crash cut short is left out."""
     return _read_rows(run / METRICS)
+
+
+def read_evaluations(run: Path) -> list[dict[str, Any]]:
+    """The recorded evaluations of a run directory: fields of `Score`, and when and how long."""
+    return _read_rows(run / EVALUATIONS)
 
 
 def _newest_stamp(run: Path) -> float:

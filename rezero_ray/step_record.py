@@ -11,6 +11,7 @@ import re
 import zlib
 from collections.abc import Iterator, Sequence
 from io import BufferedReader
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,17 @@ def read_step(run: Path, step: int) -> StepRecord:
         raise _damaged(path, None, "holds no rollout")
     groups = [Group(prompt=prompt, rollouts=found, seconds=0.0) for prompt, found in rollouts.items()]
     return StepRecord(groups=groups, advantages=list(advantages.values()))
+
+
+def first_rollouts(run: Path, step: int, count: int) -> list[tuple[Prompt, Rollout]]:
+    """The first `count` rollouts of a step, without reading the others; fewer where it has fewer, or no record.
+
+    Raises:
+        ConfigError: a file that is cut short or holds something else, with file and line.
+    """
+    path = next((path for path in _paths(run, step) if path.exists()), None)
+    lines = islice(_lines(path), count) if path is not None and count else ()
+    return [_parsed(path, number, line)[:2] for number, line in lines] if path is not None else []
 
 
 def recorded_steps(run: Path) -> list[int]:

@@ -7,18 +7,18 @@ A holder that was suspended for so long that another host took over finds anothe
 before it writes (`require`).
 """
 
-import fcntl
 import os
 import secrets
 import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from rezero_ray.errors import RunError
+from rezero_ray.holding.guard import alone_in
 from rezero_ray.holding.holder import Holder, decoded, encoded, new_holder
 from rezero_ray.holding.watching import (
     BEAT_SECONDS,
@@ -29,9 +29,6 @@ from rezero_ray.holding.watching import (
     look,
     waiting_line,
 )
-
-GUARD_SECONDS = 5.0
-"""The guard is held for milliseconds. After this long its holder is suspended; O_EXCL orders the rest."""
 
 SETTLE_SECONDS = 1.0
 """After a holder on another host was replaced: two hosts may have done so at once, and the last writer stays."""
@@ -53,7 +50,7 @@ def acquire(
     """
     lock, watch, waiting = RunLock(directory, beat), Watch(limit), False
     while True:
-        with _guard(directory):
+        with alone_in(directory):
             found = look(directory)
             if found is None:
                 if lock.create():
@@ -112,7 +109,7 @@ def clear_dead(directory: Path) -> None:
     """Remove the record of a holder that is known to be dead, so that another host need not wait for it."""
     if not directory.is_dir():
         return
-    with _guard(directory):
+    with alone_in(directory):
         found = look(directory)
         if found is not None and found.verdict == "dead":
             _remove(directory, found.record)
@@ -215,7 +212,7 @@ def _release(path: Path, holder: Holder, ended: threading.Event) -> None:
     """At the end of a lock, or of the interpreter. Not in a fork of the holder, which has a copy of the lock."""
     ended.set()
     if os.getpid() == holder.pid:
-        with suppress(OSError), _guard(path.parent):
+        with suppress(OSError), alone_in(path.parent):
             if _token(path) == holder.token:
                 path.unlink()
 
@@ -242,24 +239,3 @@ def _remove(directory: Path, record: bytes) -> bool:
             os.link(aside, path)
     aside.unlink()
     return mine
-
-
-@contextmanager
-def _guard(directory: Path) -> Iterator[None]:
-    """Alone among the processes of this kernel, where the file system has `flock` for directories."""
-    file = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        deadline = time.monotonic() + GUARD_SECONDS
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    break
-                time.sleep(0.01)
-            except OSError:  # not on this file system
-                break
-        yield
-    finally:
-        os.close(file)

@@ -102,7 +102,7 @@ def survey(
     found += examine_parser(config)
     if not remote:
         found += examine_output(config, facts, resume=resume)
-        found += examine_tracking(config)
+        found += examine_tracking(config, ask=for_run)
     if rented or (config.infra.on_this_machine() and not remote):
         found += _resources(config, facts, machine, device, lenient=elsewhere)
     if for_run and backend is not None:

@@ -1,4 +1,4 @@
-"""One reporter for the controller: console, metrics.jsonl, MLflow and the report behind it."""
+"""One reporter for the controller: console, metrics.jsonl, the report, and MLflow by a process of its own."""
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,12 +14,10 @@ from rezero_ray.place.records import Finding
 from rezero_ray.records import Group
 from rezero_ray.reporting.console import ConsoleReporter
 from rezero_ray.reporting.evaluation_table import evaluation_line
-from rezero_ray.reporting.mlflow_reporter import MlflowReporter, tracking_uri
 from rezero_ray.reporting.report import write_report
+from rezero_ray.reporting.tracker import Tracker
 from rezero_ray.run_directory import RunDirectory
 from rezero_ray.schedule import Send
-
-_MLFLOW_STATUS = {"done": "FINISHED", "interrupted": "KILLED", "out of budget": "KILLED"}
 
 
 class Phase:
@@ -35,22 +33,24 @@ class Reporter:
     def __init__(self, config: Config, directory: RunDirectory) -> None:
         self._config, self._directory = config, directory
         self._console = ConsoleReporter(config.max_steps)
-        self._mlflow: MlflowReporter | None = None
+        self._tracker: Tracker | None = None
 
     def __enter__(self) -> "Reporter":
         self._console.__enter__()
         self.say(f"run {self._directory.run['run_id']} in {self._directory.path}")
         if self._config.mlflow.enabled:
-            path = self._directory.path
-            self._mlflow = MlflowReporter(self._config, path, self._directory.run["mlflow_run_id"])
-            self._directory.update(mlflow_run_id=self._mlflow.run_id)
-            self.say(f"MLflow: {tracking_uri(self._config, path)} (run {self._mlflow.run_id})")
+            self._tracker = Tracker(self._config, self._directory.path, self.say, self._tracked)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._tracker:
+            self._tracker.close()
         self._console.__exit__(kind, error, trace)
+
+    def _tracked(self, run_id: str) -> None:
+        self._directory.update(mlflow_run_id=run_id)
 
     def say(self, line: str) -> None:
         self._console.say(line)
@@ -105,30 +105,24 @@ class Reporter:
     def step(self, row: Mapping[str, Any], groups: Sequence[Group]) -> None:
         self._directory.add_metrics(row)
         self._console.step(row)
-        if self._mlflow:
-            self._mlflow.step(row, groups)
 
     def evaluation(self, scores: Sequence[Score], seconds: float) -> None:
         """The scores of one policy, all environments in `seconds`."""
         for score in scores:
             self._directory.add_evaluation(score, seconds)
             self.say(evaluation_line(score))
-            if self._mlflow:
-                self._mlflow.metrics(score.metrics(), score.policy_version)
 
     def checkpoint(self, path: Path) -> None:
         self.say(f"checkpoint {path}")
 
     def end(self, status: str, lines: Sequence[str] = ()) -> None:
-        """Write the report, hand the adapter to MLflow, say `lines` and where everything is."""
+        """Write the report, give MLflow some seconds for the rest, say `lines` and where everything is."""
         rows = self._directory.metrics()
         if rows:
             write_report(self._directory.path, rows, self._directory.run, self._directory.evaluations())
         newest = sorted((self._directory.path / "checkpoints").glob("step_*/adapter"))
-        if self._mlflow:
-            if newest:
-                self._mlflow.adapter(newest[-1])
-            self._mlflow.end(_MLFLOW_STATUS.get(status, "FAILED"))
+        if self._tracker:
+            self._tracker.finish(status)
         for line in lines:
             self.say(line)
         self.say(f"{status}: {len(rows)} steps in {self._directory.path}")
