@@ -39,7 +39,9 @@ class WandbConfig(Table):
 
 
 class MlflowConfig(Table):
-    enabled: bool = Field(default=True, description="Record the run in MLflow.")
+    enabled: bool = Field(
+        default=True, description="Send the run to MLflow. What keeps MLflow from it does not stop the run."
+    )
     experiment: str | None = Field(
         default=None, description="Experiment name; `wandb.project` or `rezero_ray` when unset."
     )
@@ -48,7 +50,8 @@ class MlflowConfig(Table):
     )
     tracking_uri: str | None = Field(
         default=None,
-        description="MLflow store; when unset MLFLOW_TRACKING_URI, else sqlite beside output_dir.",
+        description="MLflow store; when unset MLFLOW_TRACKING_URI, else mlflow.db next to output_dir, or in it where "
+        "output_dir is a volume of its own or its parent cannot be written to.",
     )
     rollouts_per_step: NonNegativeInt = Field(
         default=4, description="Sample rollouts logged as an artifact at each step; 0 for none."

@@ -103,6 +103,7 @@ class Reporter:
         self.say(f"prompt {send.prompt.index} of {send.prompt.environment} is put aside: {message}")
 
     def step(self, row: Mapping[str, Any], groups: Sequence[Group]) -> None:
+        """A step was taken. Its groups are recorded already (`RunDirectory.add_rollouts`)."""
         self._directory.add_metrics(row)
         self._console.step(row)
 

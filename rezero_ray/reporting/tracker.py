@@ -28,7 +28,7 @@ ANSWERING_SECONDS = 8.0
 """At the end of a run, for one that has: until it has the last metrics."""
 
 LONGEST_SECONDS = 30.0
-"""At the end of a run, for one that has the metrics by then, and gets the adapter; or for one that is being made."""
+"""At the end of a run, in all: while the adapter is uploaded, or the store is still being made."""
 
 
 class Tracker:
@@ -41,6 +41,7 @@ class Tracker:
         self._run, self._say, self._on_run = run, say, on_run
         self._uri = shown_uri(tracking_uri(config, run))
         self._failing = ""
+        self._since = time.monotonic()
         self._stage: Literal["starting", "answering", "artifacts"] = "starting"
         self._process = self._start(config)
 
@@ -91,9 +92,10 @@ class Tracker:
             process.stdin.close()
         except OSError:  # it has died; its log says why
             pass
-        began = time.monotonic()
+        began = self._since = time.monotonic()
         while process.poll() is None:
-            if time.monotonic() - began > self._patience():
+            now = time.monotonic()
+            if now - self._since > self._patience() or now - began > LONGEST_SECONDS:
                 process.kill()
             time.sleep(0.02)
         self._listener.join(1.0)
@@ -102,6 +104,9 @@ class Tracker:
         if self._failing:
             return DEAD_SECONDS
         return ANSWERING_SECONDS if self._stage == "answering" else LONGEST_SECONDS
+
+    def _enter(self, stage: Literal["answering", "artifacts"]) -> None:
+        self._failing, self._stage, self._since = "", stage, time.monotonic()
 
     def _listen(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stdout is not None
@@ -112,17 +117,17 @@ class Tracker:
 
     def _heard(self, event: dict[str, Any]) -> None:
         if "connected" in event:
-            self._failing, self._stage = "", "answering"
+            self._enter("answering")
             found = event["connected"]
             self._on_run(found["run_id"])
             self._say(f"MLflow: {found['uri']} (run {found['run_id']})")
         elif "failing" in event:
             self._failed(event["failing"])
         elif "recovered" in event:
-            self._failing = ""
+            self._enter("answering")
             self._say(f"MLflow answers again, and has everything so far: {self._uri}")
         elif "metrics" in event:
-            self._stage = "artifacts"
+            self._enter("artifacts")
         else:
             self._say(event["note"])
 

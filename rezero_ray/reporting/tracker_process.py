@@ -23,6 +23,9 @@ POLL_SECONDS = 1.0
 RETRY_SECONDS = (2.0, 60.0)
 """Pause after the first failure, doubled up to the second."""
 
+DIED_SECONDS = 10.0
+"""After the run's process has died: the run may be resumed at once, and has a tracker of its own then."""
+
 LAST_SECONDS = 40.0
 """After the end of the run: longer than `rezero_ray.reporting.tracker` waits."""
 
@@ -59,7 +62,7 @@ def main(run: Path) -> int:
     for line in lines:
         status, there = None if line is None else _status(line, run), recorded(run)
         if status is not None:
-            threading.Timer(LAST_SECONDS, os._exit, (1,)).start()
+            threading.Timer(DIED_SECONDS if line == "end" else LAST_SECONDS, os._exit, (1,)).start()
         elif there == sent or time.monotonic() < again:
             continue
         try:
