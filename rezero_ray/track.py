@@ -5,7 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rezero_ray.config import Config
+from rezero_ray.config import Config, read_request
+from rezero_ray.config_history import config_file
 from rezero_ray.holding.lock import acquire
 from rezero_ray.recorded_run import RecordedRun
 from rezero_ray.reporting.catch_up import CatchUp, missing, read_cursor, reason_of, status_of_run
@@ -21,7 +22,7 @@ def main(argv: Sequence[str]) -> int:
     """
     options = _parser().parse_args(argv)
     run = RecordedRun(options.run)
-    config = run.request.config
+    config = read_request([config_file(run.path)]).config
     if options.tracking_uri:
         settings = config.mlflow.model_copy(update={"tracking_uri": options.tracking_uri})
         config = config.model_copy(update={"mlflow": settings})
