@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations, count
 
 from rezero_ray.config.environment import EnvConfig
+from rezero_ray.config.home import unexpanded
 from rezero_ray.config.problems import Problem, shown
-from rezero_ray.config.schema import Config
+from rezero_ray.config.schema import MAX_SEED, Config
 
 MAX_SHARED_GPU_UTILIZATION = 0.6  # what an engine may take of a GPU on which a learner rank lives too
 
@@ -31,6 +32,30 @@ def _not_offered_yet(config: Config) -> Iterator[Problem]:
             "publishing merged weights is not available in this version",
             'write "adapter", and train only modules whose adapter vLLM applies',
             '"merged"',
+        )
+
+
+def _home(config: Config) -> Iterator[Problem]:
+    elsewhere = config.infra.elsewhere()
+    for key, path in unexpanded(config):
+        who = path.partition("/")[0].rpartition("~")[2]
+        what = f"this machine knows no home directory of {who or 'this user'}"
+        if elsewhere:
+            what = "the run takes place on another machine, whose home directory is not known here"
+        yield Problem(
+            key, what, "write the path without ~", shown(path), others=("infra.kind",) if elsewhere else ()
+        )
+
+
+def _seed(config: Config) -> Iterator[Problem]:
+    replicas = config.inference.parallel.dp
+    if config.seed + replicas - 1 > MAX_SEED:
+        yield Problem(
+            "seed",
+            f"replica r of the engine is seeded with seed + r, and dp = {replicas}: beyond 32 bits",
+            f"write {MAX_SEED + 1 - replicas} or less",
+            shown(config.seed),
+            others=("inference.parallel.dp",),
         )
 
 
@@ -321,6 +346,8 @@ def _gpu_list(gpus: Sequence[int]) -> str:
 
 _CHECKS: tuple[Callable[[Config], Iterator[Problem]], ...] = (
     _not_offered_yet,
+    _home,
+    _seed,
     _gpus,
     _parallel,
     _lengths,

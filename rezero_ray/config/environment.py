@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveInt
 
-from rezero_ray.config.table import PositiveFloat, Table
+from rezero_ray.config.table import PATH, PositiveFloat, Table
 
 RewardRange = Annotated[
     tuple[float, float], BeforeValidator(lambda given: tuple(given) if isinstance(given, list) else given)
@@ -58,7 +58,7 @@ class EnvConfig(Table):
         "its own with these packages, verifiers among them, made once with uv and kept in "
         "~/.cache/rezero_ray/environments (or REZERO_ENVIRONMENTS_CACHE).",
     )
-    python: str | None = Field(
+    python: Annotated[str | None, PATH] = Field(
         default=None,
         description="With `requirements`: the Python that their interpreter is made with, a version or a path; ours "
         "when unset. Alone: an interpreter that has the environment and its verifiers.",

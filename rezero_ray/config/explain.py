@@ -1,14 +1,25 @@
 """pydantic's complaints about raw TOML data, said in the terms of the file they came from."""
 
-from collections.abc import Callable, Mapping
+import re
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from rezero_ray.config.keys import description_of, hint_for_unknown, nearest, tables_at, tags_at
+from rezero_ray.config.keys import (
+    all_keys,
+    default_of,
+    description_of,
+    hint_for_unknown,
+    nearest,
+    tables_at,
+    tags_at,
+)
 from rezero_ray.config.layers import TAGGED_TABLES, Layer
 from rezero_ray.config.problems import KeyPath, Problem, dotted, shown
+from rezero_ray.config.stand_ins import accepted
 
 _EXPECTED_TYPE = {
     "int_type": "expected an integer",
@@ -16,8 +27,8 @@ _EXPECTED_TYPE = {
     "float_type": "expected a number",
     "bool_type": "expected true or false",
     "string_type": "expected a string",
-    "list_type": 'expected a list, e.g. ["a", "b"]',
-    "tuple_type": "expected a list, e.g. [0.9, 0.999]",
+    "list_type": "expected a list",
+    "tuple_type": "expected a list",
     "dict_type": "expected a table",
     "model_type": "expected a table",
     "model_attributes_type": "expected a table",
@@ -42,49 +53,70 @@ _MISSING = "required but not given"
 
 def explain(error: ValidationError, layer: Layer) -> list[Problem]:
     """One problem for each complaint; a key missing because it was misspelt is one problem, not two."""
-    problems: list[Problem] = []
-    meant: set[str] = set()
-    for detail in error.errors(include_url=False):
-        if detail["type"] == "default_factory_not_called":  # made from a key that has a problem of its own
-            continue
-        path = _data_path(tuple(detail["loc"]))
-        problem, sibling = _explain_one(detail, path, layer)
-        problems.append(problem.at(layer.origin(path)))
-        if sibling:
-            meant.add(dotted((*path[:-1], sibling)))
+    details = [
+        (_data_path(tuple(detail["loc"])), detail)
+        for detail in error.errors(include_url=False)
+        if detail["type"] != "default_factory_not_called"  # made from a key that has a problem of its own
+    ]
+    wrong = [path for path, _ in details]
+    found = [(path, *_explain_one(detail, path, layer, wrong)) for path, detail in details]
+    meant = {dotted(key[:length]) for _, _, key in found for length in range(1, len(key) + 1)}
+    problems = [problem.at(layer.origin(path)) for path, problem, _ in found]
     return [p for p in problems if not (p.what == _MISSING and p.key in meant)]
 
 
-def _explain_one(detail: ErrorDetails, path: KeyPath, layer: Layer) -> tuple[Problem, str | None]:
-    """The problem and, for an unknown key, the sibling that was probably meant."""
-    key, kind, given, context = dotted(path), detail["type"], detail["input"], detail.get("ctx", {})
-    if kind == "extra_forbidden":
+def _explain_one(
+    detail: ErrorDetails, path: KeyPath, layer: Layer, wrong: Sequence[KeyPath]
+) -> tuple[Problem, KeyPath]:
+    """The problem and, for an unknown key, the key that was probably meant, else ()."""
+    kind, given = detail["type"], detail["input"]
+    if kind != "extra_forbidden":
+        return _explain_value(detail, path, layer, wrong), ()
+    quoted = tuple(str(path[-1]).split("."))
+    if len(quoted) > 1 and ".".join((*map(str, path[:-1]), *quoted)) in all_keys():
+        what = "unknown key: in quotes, the dots belong to its name"
+        meant = (*path[:-1], *quoted)
+        hint = f"write {dotted(meant)} without quotes"
+    else:
+        what = "unknown key"
         siblings = sorted({name for table in tables_at(path[:-1], layer.data) for name in table.model_fields})
         hint, sibling = hint_for_unknown(path, siblings)
-        others = (dotted((*path[:-1], sibling)),) if sibling else ()
-        return Problem(key, "unknown key", hint, shown(given), others=others), sibling
+        meant = (*path[:-1], sibling) if sibling else ()
+    others = (dotted(meant),) if meant else ()
+    return Problem(dotted(path), what, hint, shown(given), others=others), meant
+
+
+def _explain_value(detail: ErrorDetails, path: KeyPath, layer: Layer, wrong: Sequence[KeyPath]) -> Problem:
+    key, kind, given, context = dotted(path), detail["type"], detail["input"], detail.get("ctx", {})
     if kind == "missing" and isinstance(path[-1], int):  # a list of fixed length
-        return Problem(dotted(path[:-1]), "has too few values", description_of(path), shown(given)), None
+        return Problem(dotted(path[:-1]), "has too few values", description_of(path), shown(given))
     if kind == "missing":
-        return Problem(key, _MISSING, _how_to_give(path)), None
+        return Problem(key, _MISSING, _how_to_give(path))
     if kind.startswith("union_tag") and isinstance(given, Mapping):
         tag = TAGGED_TABLES[path]
         problem = _not_one_of((*path, tag), given.get(tag), tags_at(path))
-        return problem.at(layer.origin((*path, tag))), None
+        return problem.at(layer.origin((*path, tag)))
     if kind == "literal_error":
-        return _not_one_of(path, given, _literals(str(context["expected"]))), None
+        return _not_one_of(path, given, _literals(str(context["expected"])))
     if kind in _BOUND:
-        return Problem(key, _BOUND[kind](context), description_of(path), shown(given)), None
+        return Problem(key, _BOUND[kind](context), description_of(path), shown(given))
     if kind.startswith("union_tag"):
         kind = "model_type"
     if kind in _EXPECTED_TYPE:
-        remedy = _same_value_in_the_right_type(kind, given) or description_of(path)
+        remedy = _same_value(path, kind, given, layer, wrong) or _description(path)
         if kind == "list_type" and tables_at(path, {}):
             remedy = _how_to_give(path)
-        return Problem(key, _EXPECTED_TYPE[kind], remedy, shown(given)), None
+        return Problem(key, _EXPECTED_TYPE[kind], remedy, shown(given))
     whole_table = isinstance(given, Mapping)
     message = detail["msg"].removeprefix("Value error, ")
-    return Problem(key, message, "", None if whole_table else shown(given)), None
+    return Problem(key, message, "", None if whole_table else shown(given))
+
+
+def _description(path: KeyPath) -> str:
+    """What the key is, and for a list how one is written."""
+    default = default_of(path)
+    example = f" For example {shown(list(default))}." if isinstance(default, list | tuple) and default else ""
+    return description_of(path) + example
 
 
 def _not_one_of(path: KeyPath, given: Any, allowed: list[str]) -> Problem:
@@ -110,15 +142,34 @@ def _how_to_give(path: KeyPath) -> str:
     return f"add {path[-1]} = ... to the file, or --{key} VALUE"
 
 
-def _same_value_in_the_right_type(kind: str, given: Any) -> str:
-    if kind in ("int_type", "float_type", "bool_type") and isinstance(given, str):
-        return "write it without quotes"
-    if kind == "string_type" and isinstance(given, int | float):
-        return "write it in quotes"
-    if kind == "list_type" and isinstance(given, str):
-        items = ", ".join(shown(item.strip()) for item in given.split(","))
-        return f"write [{items}]"
+def _same_value(path: KeyPath, kind: str, given: Any, layer: Layer, wrong: Sequence[KeyPath]) -> str:
+    """How to write the given value in the type of the key, where the key would accept it; else ''."""
+    scalar = _scalar(given) if isinstance(given, str) else given
+    how = ", without quotes" if isinstance(given, str) else ""
+    candidates: list[tuple[Any, str]] = []
+    if kind in ("int_type", "int_from_float") and isinstance(given, float) and given.is_integer():
+        candidates = [(int(given), "")]
+    elif kind in ("int_type", "float_type", "bool_type") and scalar is not given:
+        candidates = [(scalar, how)]
+    elif kind == "string_type" and isinstance(given, int | float):
+        candidates = [(shown(given), ", in quotes")]
+    elif kind in ("list_type", "tuple_type") and not isinstance(given, Mapping):
+        items = re.split(r"[,\s]+", given.strip("[]() \t")) if isinstance(given, str) else [given]
+        candidates = [([_scalar(item) if isinstance(item, str) else item for item in items], "")]
+        candidates.append(([str(item) for item in items], ""))
+    for value, remark in candidates:
+        if accepted(layer.data, path, value, wrong):
+            return f"write {shown(value)}{remark}"
     return ""
+
+
+def _scalar(text: str) -> Any:
+    """The text as TOML reads it, e.g. a number; the text itself where that is nothing."""
+    try:
+        read = tomllib.loads(f"value = {text}")
+    except ValueError:
+        return text.strip("\"'")
+    return read["value"] if len(read) == 1 else text
 
 
 def _data_path(loc: KeyPath) -> KeyPath:

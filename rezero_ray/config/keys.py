@@ -8,6 +8,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
 
 from rezero_ray.config.layers import TAGGED_TABLES
 from rezero_ray.config.problems import KeyPath
@@ -46,9 +47,19 @@ def tables_at(path: KeyPath, data: Any) -> list[type[BaseModel]]:
 
 def description_of(path: KeyPath) -> str:
     """What the schema says about a key; empty for a key that it does not have."""
+    return next((field.description or "" for field in _fields(path)), "")
+
+
+def default_of(path: KeyPath) -> Any:
+    """The default of a key; None where it has none."""
+    defaults = [field.get_default(call_default_factory=False) for field in _fields(path)]
+    return next((default for default in defaults if default is not PydanticUndefined), None)
+
+
+def _fields(path: KeyPath) -> list[FieldInfo]:
     *table, name = [part for part in path if not isinstance(part, int)] or [""]
-    fields = [owner.model_fields.get(str(name)) for owner in tables_at(tuple(table), {})]
-    return next((field.description or "" for field in fields if field), "")
+    owners = tables_at(tuple(table), {})
+    return [owner.model_fields[str(name)] for owner in owners if str(name) in owner.model_fields]
 
 
 def tags_at(path: KeyPath) -> list[str]:

@@ -14,6 +14,8 @@ from typing import Any
 from rezero_ray.config.positions import key_positions
 from rezero_ray.config.problems import ConfigError, KeyPath, Origin, Problem
 
+_MARK = "\ufeff"
+
 TAGGED_TABLES: dict[KeyPath, str] = {("trainer", "loss"): "type", ("infra",): "kind"}
 
 
@@ -34,8 +36,9 @@ class Layer:
 
 def read_layer(path: Path) -> Layer:
     """One TOML file. Raises ConfigError with file, line and column for whatever keeps it from being read."""
+    text = ""
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = path.read_bytes().decode("utf-8-sig")  # some editors begin a file with a byte order mark
         data = tomllib.loads(text)
     except FileNotFoundError:
         raise _unreadable(path, "no such file", "name an existing TOML file") from None
@@ -49,7 +52,7 @@ def read_layer(path: Path) -> Layer:
     except RecursionError:
         raise _unreadable(path, "tables or arrays nested too deep", "") from None
     except ValueError as error:  # tomllib.TOMLDecodeError is one; so are a number too long, a NUL in a path
-        raise ConfigError([_syntax_problem(path, str(error))]) from None
+        raise ConfigError([_syntax_problem(path, str(error), text)]) from None
     origins = {key: Origin(str(path), *place) for key, place in key_positions(text).items()}
     return Layer(data, origins)
 
@@ -83,11 +86,14 @@ def _unreadable(path: Path, what: str, remedy: str) -> ConfigError:
     return ConfigError([Problem("", what, remedy, origin=Origin(str(path)))])
 
 
-def _syntax_problem(path: Path, message: str) -> Problem:
+def _syntax_problem(path: Path, message: str, text: str) -> Problem:
     place = re.search(r" \(at line (\d+), column (\d+)\)$", message)
     if place is None:
         return Problem("", f"not valid TOML: {message}", origin=Origin(str(path)))
     line, column = int(place[1]), int(place[2])
     what = f"not valid TOML (line {line}, column {column}): {message[: place.start()]}"
     remedy = 'strings need quotes, tables are [name], lists are ["a", "b"]'
+    marks = [number for number, written in enumerate(text.splitlines(), start=1) if _MARK in written]
+    if line in marks:
+        remedy = "remove the byte order mark (U+FEFF) from that line; it may only begin the file"
     return Problem("", what, remedy, origin=Origin(str(path), line, column))

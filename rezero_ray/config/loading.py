@@ -1,20 +1,20 @@
 """TOML files and flags -> a checked Config, or one ConfigError with everything that is wrong."""
 
-import copy
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
 from rezero_ray.config.cross_check import cross_check
 from rezero_ray.config.explain import explain
 from rezero_ray.config.flags import Override, apply_overrides, parse_overrides
+from rezero_ray.config.home import expand_home
 from rezero_ray.config.layers import Layer, merge, read_layer
-from rezero_ray.config.problems import ConfigError, Origin, Problem
+from rezero_ray.config.problems import ConfigError, Origin, Problem, dotted, path_of
 from rezero_ray.config.schema import Config
+from rezero_ray.config.stand_ins import STAND_INS, replace_at, without
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def read_environment(overrides: Sequence[str]) -> Draft:
     }
     keys = [meant.get(flag.keys, (*of_environment, *flag.keys)) for flag in flags]
     return _draft(
-        merge(Layer(), Layer(_STAND_INS.data)),
+        merge(Layer(), Layer(dict(STAND_INS))),
         [replace(flag, keys=key) for flag, key in zip(flags, keys, strict=True)],
     )
 
@@ -116,7 +116,7 @@ def _draft(layer: Layer, flags: Sequence[Override]) -> Draft:
     config, schema_problems = _validate(layer, flags)
     problems += schema_problems
     wrong = frozenset(key for problem in problems for key in (problem.key, *problem.others))
-    draft = Draft(config or _without(layer, problems), layer, tuple(problems), wrong)
+    draft = Draft(config or without(layer.data, problems), layer, tuple(problems), wrong)
     if draft.config is None:
         return replace(draft, problems=tuple(sorted(problems, key=_reading_order)))
     return replace(draft, problems=tuple(draft.with_findings(cross_check(draft.config))))
@@ -124,8 +124,8 @@ def _draft(layer: Layer, flags: Sequence[Override]) -> Draft:
 
 def _is_under(key: str, wrong: Collection[str]) -> bool:
     """Whether a key, or a table that it lies in, is among the wrong ones."""
-    parts = key.split(".")
-    return any(".".join(parts[:length]) in wrong for length in range(1, len(parts) + 1))
+    path = path_of(key)
+    return any(dotted(path[:length]) in wrong for length in range(1, len(path) + 1))
 
 
 def _read_all(files: Sequence[Path]) -> tuple[Layer, list[Problem]]:
@@ -141,7 +141,7 @@ def _read_all(files: Sequence[Path]) -> tuple[Layer, list[Problem]]:
 
 def _validate(layer: Layer, flags: Sequence[Override]) -> tuple[Config | None, list[Problem]]:
     try:
-        return Config.model_validate(layer.data, strict=True), []
+        return expand_home(Config.model_validate(layer.data, strict=True)), []
     except ValidationError as error:
         if _take_flags_as_strings(error, layer, flags):
             return _validate(layer, ())
@@ -150,70 +150,18 @@ def _validate(layer: Layer, flags: Sequence[Override]) -> tuple[Config | None, l
 
 def _take_flags_as_strings(error: ValidationError, layer: Layer, flags: Sequence[Override]) -> bool:
     """`--output_dir 2026` reads as a TOML integer; where the schema wants a string, take the text itself."""
-    wanted = {
-        tuple(str(part) for part in detail["loc"])
-        for detail in error.errors()
-        if detail["type"] == "string_type"
-    }
+    wanted = {detail["loc"] for detail in error.errors() if detail["type"] == "string_type"}
     changed = False
     for flag in flags:
-        if flag.keys in wanted and not isinstance(flag.value, dict | list):
-            _replace(layer.data, flag.keys, flag.raw)
+        path = tuple(int(key) if key.isdecimal() else key for key in flag.keys)
+        if path in wanted and not isinstance(flag.value, dict | list):
+            replace_at(layer.data, path, flag.raw)
             changed = True
     return changed
 
 
-# For required keys that are missing, so that the rest can still be checked; never used in a run.
-_NO_ENVIRONMENT = "stand-in"
-_STAND_INS = Layer(
-    {
-        "max_steps": 10**9,
-        "output_dir": "-",
-        "model": {"name": "-"},
-        "orchestrator": {"env": [{"id": _NO_ENVIRONMENT}]},
-    }
-)
-
-
-def _without(layer: Layer, problems: Sequence[Problem]) -> Config | None:
-    """The config with every wrong value left out, so that the others can still be checked."""
-    data = copy.deepcopy(layer.data)
-    for problem in problems:
-        _replace(data, tuple(problem.key.split(".")), None)
-    data = merge(_STAND_INS, Layer(data)).data
-    environments = data["orchestrator"]["env"]
-    for index, environment in enumerate(environments):
-        if not isinstance(environment, dict):
-            environments[index] = {"id": _NO_ENVIRONMENT}
-        environments[index].setdefault("id", _NO_ENVIRONMENT)
-    try:
-        return Config.model_validate(data, strict=True)
-    except ValidationError:
-        return None
-
-
-def _replace(node: Any, keys: tuple[str, ...], value: Any) -> None:
-    """Sets the value at dotted `keys`; None deletes it. Nothing where the path leads nowhere."""
-    for number, key in enumerate(keys):
-        last = number == len(keys) - 1
-        if isinstance(node, list) and key.isdecimal() and int(key) < len(node):
-            if last:
-                node[int(key)] = value
-            node = node[int(key)]
-        elif isinstance(node, dict) and key in node:
-            if last and value is None:
-                del node[key]
-                return
-            if last:
-                node[key] = value
-            node = node[key]
-        else:
-            return
-
-
 def _located(problem: Problem, layer: Layer) -> Problem:
-    path = tuple(int(part) if part.isdecimal() else part for part in problem.key.split("."))
-    return problem.at(layer.origin(path))
+    return problem.at(layer.origin(path_of(problem.key)))
 
 
 def _reading_order(problem: Problem) -> tuple[str, int]:

@@ -7,6 +7,9 @@ from typing import Any
 
 KeyPath = tuple[str | int, ...]
 
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+_KEY_PART = re.compile(r'"(?:[^"\\]|\\.)*"|[^.]+')
+
 _SHOWN_VALUE_CHARACTERS = 60  # a longer value hides the sentence that follows it
 
 
@@ -66,7 +69,23 @@ def render(problems: Iterable[Problem]) -> str:
 
 
 def dotted(path: KeyPath) -> str:
-    return ".".join(str(part) for part in path)
+    """A key path as TOML writes it: a part that is no bare key is quoted."""
+    return ".".join(
+        str(part) if isinstance(part, int) or _BARE_KEY.fullmatch(part) else _as_toml(part) for part in path
+    )
+
+
+def path_of(key: str) -> KeyPath:
+    """The inverse of `dotted`."""
+    parts = [found[0] for found in _KEY_PART.finditer(key)]
+    return tuple(
+        int(part)
+        if part.isdecimal()
+        else re.sub(r"\\(.)", r"\1", part[1:-1])
+        if part.startswith('"') and part.endswith('"') and len(part) > 1
+        else part
+        for part in parts
+    )
 
 
 def shown(value: Any) -> str:

@@ -155,7 +155,7 @@ def _bounds(item: Any) -> Iterator[str]:
     for name, sign in _BOUNDS.items():
         limit = getattr(item, name, None)
         if limit is not None and isinstance(item, annotated_types.BaseMetadata):
-            yield f"{sign} {limit:g}"
+            yield f"{sign} {limit}" if isinstance(limit, int) else f"{sign} {limit:g}"
 
 
 def _default(field: FieldInfo) -> str:

@@ -13,9 +13,19 @@ from rezero_ray.config.environment import EnvConfig, named
 from rezero_ray.config.evaluation import EvalConfig
 from rezero_ray.config.infra import InfraConfig, default_infra
 from rezero_ray.config.serving import ServeConfig
-from rezero_ray.config.table import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, Table
+from rezero_ray.config.table import (
+    PATH,
+    Fraction,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PathText,
+    PositiveFloat,
+    Table,
+)
 from rezero_ray.logprob_scale import LOWEST_SAMPLING_TEMPERATURE
 from rezero_ray.losses.options import ImportanceSamplingOptions, LossOptions
+
+MAX_SEED = 2**32 - 1  # numpy's generator in the engine takes no more; replica r of the engine has seed + r
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Betas = Annotated[
@@ -24,7 +34,7 @@ Betas = Annotated[
 
 
 class ModelConfig(Table):
-    name: str = Field(description="Hub id or local directory of the base model.")
+    name: PathText = Field(description="Hub id or local directory of the base model.")
     dtype: Literal["bfloat16", "float32"] = Field(
         default="bfloat16", description="Precision of the base weights, in the engine and in the learner."
     )
@@ -48,7 +58,7 @@ class MlflowConfig(Table):
     run_name: str | None = Field(
         default=None, description="Run name; `wandb.name` or the name of output_dir when unset."
     )
-    tracking_uri: str | None = Field(
+    tracking_uri: Annotated[str | None, PATH] = Field(
         default=None,
         description="MLflow store; when unset MLFLOW_TRACKING_URI, else mlflow.db next to output_dir, or in it where "
         "output_dir is a volume of its own or its parent cannot be written to.",
@@ -307,11 +317,13 @@ class Config(Table):
     )
     max_steps: PositiveInt = Field(description="Optimizer steps.")
     seq_len: PositiveInt = Field(default=4096, description="Prompt + completion, longest trained on.")
-    output_dir: str = Field(min_length=1, description="The run directory; must not hold another run.")
+    output_dir: PathText = Field(min_length=1, description="The run directory; must not hold another run.")
     device: Literal["auto", "cuda", "cpu"] = Field(
         default="auto", description="`auto` takes CUDA where there is a GPU."
     )
-    seed: NonNegativeInt = Field(default=0, description="Seeds prompts' order, sampling and initialisation.")
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = Field(
+        default=0, description="Seeds prompts' order, sampling and initialisation; at most 2**32 - dp."
+    )
     model: ModelConfig = Field(description="The base model.")
     wandb: WandbConfig | None = Field(default=None, description="Accepted for old files.")
     mlflow: MlflowConfig = Field(default_factory=MlflowConfig, description="Where metrics go.")

@@ -4,6 +4,11 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+PATH = "path"
+"""Marks a field that may be a path: `Annotated[str, PATH]`. A leading `~` is expanded (`rezero_ray.config.home`)."""
+
+PathText = Annotated[str, PATH]
+
 NonNegativeInt = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 NonNegativeFloat = Annotated[float, Field(ge=0)]
