@@ -21,6 +21,8 @@ from actors.tool_calls import ReadCompletion, ToolCallReader
 from rezero_ray.config.schema import Config
 from rezero_ray.logprob_scale import PROBE_TEMPERATURE
 from rezero_ray.records import BASE_POLICY, Adapter
+from rezero_ray.vllm_cpu import plugin
+from rezero_ray.vllm_cpu.processor import attention_arguments
 
 GIB = 1024**3
 
@@ -61,6 +63,9 @@ class RolloutEngine:
             os._exit(1)
         for name, value in engine_environment(self._device).items():
             os.environ.setdefault(name, value)
+        if self._device == "cpu":
+            plugin.make_discoverable()
+            plugin.require_platform()
         from vllm import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -211,9 +216,9 @@ def engine_arguments(config: Config, device: str, replica: int) -> dict[str, Any
     On the CPU chunked prefill is off: vLLM 0.30 rewinds a seeded request's generator after a partial prefill, and
     CPU generators have no offset (`CPU Generator does not use offset`). And vLLM 0.30's rotary kernel for the CPU
     is wrong for MLA's query layout, so those models use its plain one (tests/models/test_tiny_in_vllm.py).
-    Blocks are the smallest that the kernels take: a group shares its prompt by whole blocks, and vLLM's 128 tokens
-    on the CPU are more than most of a prompt. The KV cache is given in bytes: VLLM_CPU_KVCACHE_SPACE takes whole GiB,
-    and overrides the config where the user has set it.
+    Blocks are the smallest that the kernels take (`attention_arguments`): a group shares its prompt by whole blocks,
+    and vLLM's 128 tokens on the CPU are more than most of a prompt. The KV cache is given in bytes:
+    VLLM_CPU_KVCACHE_SPACE takes whole GiB, and overrides the config where the user has set it.
     """
     inference, lora = config.inference, config.trainer.model.lora
     length = inference.model.max_model_len or config.seq_len
@@ -242,7 +247,7 @@ def engine_arguments(config: Config, device: str, replica: int) -> dict[str, Any
         arguments |= {
             "enforce_eager": True,
             "enable_chunked_prefill": False,
-            "block_size": 16 if mla else 32,
+            **attention_arguments(mla=mla),
             "compilation_config": {"custom_ops": ["-rotary_embedding"] if mla else []},
             "max_num_batched_tokens": max(batched or 2048, length),
             "kv_cache_memory_bytes": int(inference.cpu_kv_cache_gib * GIB),

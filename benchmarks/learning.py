@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from rezero_ray.evaluation import Score, difference  # noqa: E402
+from rezero_ray.vllm_cpu.processor import native_dtype, processor_flags  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "learning.json"
 
@@ -41,7 +42,7 @@ RECIPES = {
 """Keys that a recipe's answers and prompts need beside those of `SETTINGS`."""
 
 SETTINGS = {
-    "model.dtype": "bfloat16",
+    "model.dtype": native_dtype(processor_flags()),
     "trainer_gpu_ids": [1],
     "ckpt.interval": 1000,
     "mlflow.enabled": False,
@@ -50,8 +51,8 @@ SETTINGS = {
     "orchestrator.eval.num_examples": 32,
     "orchestrator.eval.rollouts_per_example": 8,
 }
-"""One learner rank: three on two cores would compute the frozen base three times. bfloat16: a processor with AVX-512
-multiplies it faster, and half the KV cache is read."""
+"""One learner rank: three on two cores would compute the frozen base three times. bfloat16 where the
+processor multiplies it: that is faster, and half the KV cache is read."""
 
 
 def main() -> None:

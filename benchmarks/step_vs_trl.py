@@ -32,6 +32,7 @@ from measurement import cpus, hand_in, machine, measure_apart, print_table, vers
 from workload import COMPLETIONS, MODEL, PROMPTS, TOKENS, benchmark_config
 
 from rezero_ray.config import Config
+from rezero_ray.vllm_cpu.processor import native_dtype, processor_flags
 
 TARGET = 0.7
 MICRO_BATCHES = (64, 16)
@@ -44,16 +45,10 @@ def step_config(overrides: Sequence[str], *, output: str = "runs/benchmark") -> 
     ours = {
         "trainer_gpu_ids": str(ranks),
         "trainer.micro_batch_tokens": "2048",  # a rank's whole share of a step in one or two passes
-        "model.dtype": native_dtype(),
+        "model.dtype": native_dtype(processor_flags()),
     }
     flags = [part for key, value in ours.items() for part in (f"--{key}", value)]
     return benchmark_config([*flags, *overrides], output=output)
-
-
-def native_dtype() -> str:
-    """bfloat16 where the processor multiplies it, float32 elsewhere."""
-    flags = Path("/proc/cpuinfo").read_text().split()
-    return "bfloat16" if {"avx512_bf16", "amx_bf16"} & set(flags) else "float32"
 
 
 def measure_ours(steps: int, overrides: list[str]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from rezero_ray.preflight.foreign_environments import Seen
 from rezero_ray.preflight.machine import Device, Machine, this_machine
 from rezero_ray.preflight.model import examine_model
 from rezero_ray.preflight.model_facts import ModelFacts
+from rezero_ray.preflight.processor import examine_processor
 from rezero_ray.preflight.resources import examine_resources
 from rezero_ray.preflight.resuming import examine_sizes
 from rezero_ray.preflight.run_directory import examine_output
@@ -105,6 +106,8 @@ def survey(
         found += examine_tracking(config, ask=for_run)
     if rented or (config.infra.on_this_machine() and not remote):
         found += _resources(config, facts, machine, device, lenient=elsewhere)
+    if config.infra.on_this_machine() and not remote:
+        found += examine_processor(config, device)
     if for_run and backend is not None:
         found += Findings(backend(config, resume=resume))
     looks = None
