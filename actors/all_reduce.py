@@ -52,7 +52,8 @@ class AllReduceRank:
 
     def join(self, master_address: str, master_port: int, seconds: float) -> str:
         """Join the process group, whose own waits end after `seconds`. Returns the name of this machine."""
-        join(master_address, master_port, rank=self._rank, world_size=self._world_size)
+        own = ray.util.get_node_ip_address()
+        join(master_address, master_port, rank=self._rank, world_size=self._world_size, own=own)
         import platform
 
         import torch

@@ -11,7 +11,7 @@ from actors.engine_group import EngineGroup
 from actors.environment_group import EnvironmentGroup
 from actors.environment_worker import EnvironmentWorker
 from actors.learner_rank import LearnerGroup, LearnerRank
-from actors.placement import Seating, await_seats, nodes_of_cluster, reserved, seat, seating
+from actors.placement import Seating, await_seats, reserved, seat, seating_here
 from actors.rollout_engine import RolloutEngine
 from rezero_ray.config.schema import Config
 from rezero_ray.errors import RunError
@@ -43,7 +43,7 @@ def start_crew(config: Config, device: str) -> Iterator[Crew]:
     On a shared GPU the ranks wait for the engines: vLLM measures the memory that is free while it starts, and takes
     what others take meanwhile for its own.
     """
-    plan = seating(config, device, nodes_of_cluster())
+    plan = seating_here(config, device)
     with reserved(plan, config.limits.cluster) as group:
 
         def make_ranks() -> list[Any]:
@@ -66,7 +66,7 @@ def start_crew(config: Config, device: str) -> Iterator[Crew]:
 @contextmanager
 def start_scorers(config: Config, device: str) -> Iterator[Scorers]:
     """The same without a learner."""
-    plan = seating(config.model_copy(update={"trainer_gpu_ids": []}), device, nodes_of_cluster())
+    plan = seating_here(config.model_copy(update={"trainer_gpu_ids": []}), device)
     with (
         reserved(plan, config.limits.cluster) as group,
         _scorers(config, device, plan, group) as (scorers, starting),

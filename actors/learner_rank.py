@@ -37,7 +37,8 @@ class LearnerRank:
 
     def start(self, master_address: str, master_port: int) -> dict[str, int]:
         """Join the process group and load the model. Returns counts of parameters."""
-        join(master_address, master_port, rank=self._rank, world_size=self._world_size)
+        own = ray.util.get_node_ip_address()
+        join(master_address, master_port, rank=self._rank, world_size=self._world_size, own=own)
         from actors.deepspeed_learner import DeepSpeedLearner
 
         self._learner = DeepSpeedLearner(self._config, self._device_kind, self._world_size)

@@ -17,6 +17,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from actors.waiting import wait_all
 from rezero_ray.config.schema import Config
 from rezero_ray.errors import RunError
+from rezero_ray.preflight.machine import visible_gpu_ids
 
 
 class Node(msgspec.Struct, frozen=True):
@@ -50,12 +51,25 @@ def nodes_of_cluster() -> list[Node]:
     return [Node(node["Resources"], node["Labels"]) for node in ray.nodes() if node["Alive"]]
 
 
-def seating(config: Config, device: str, nodes: Sequence[Node]) -> Seating:
-    """Lay out the bundles of a run: a pure function of the config and the cluster's nodes."""
+def seating(
+    config: Config, device: str, nodes: Sequence[Node], gpu_ids: Sequence[str] | None = None
+) -> Seating:
+    """Lay out the bundles of a run: a pure function of the config and the cluster's nodes.
+
+    Args:
+        gpu_ids: what CUDA_VISIBLE_DEVICES calls the GPUs that the config counts from 0; their numbers when None.
+    """
     workers = len(config.orchestrator.env) * config.orchestrator.env_workers
     if device == "cpu":
         return _cpu_seating(config, workers, nodes)
-    return _gpu_seating(config, workers)
+    return _gpu_seating(config, workers, gpu_ids)
+
+
+def seating_here(config: Config, device: str) -> Seating:
+    """The seating on the cluster that this process is connected to. GPUs of this machine are those that this
+    process's CUDA_VISIBLE_DEVICES leaves, counted from 0."""
+    gpu_ids = visible_gpu_ids() if device == "cuda" and config.infra.on_this_machine() else None
+    return seating(config, device, nodes_of_cluster(), gpu_ids)
 
 
 def _cpu_seating(config: Config, workers: int, nodes: Sequence[Node]) -> Seating:
@@ -104,7 +118,7 @@ def _has(node: Node, labels: Mapping[str, str]) -> bool:
     return labels.items() <= node.labels.items()
 
 
-def _gpu_seating(config: Config, workers: int) -> Seating:
+def _gpu_seating(config: Config, workers: int, gpu_ids: Sequence[str] | None) -> Seating:
     tp, infra = config.inference.parallel.tp, config.infra
     shared = set(config.inference_gpu_ids) & set(config.trainer_gpu_ids)
     bundles: list[dict[str, float]] = []
@@ -115,7 +129,9 @@ def _gpu_seating(config: Config, workers: int) -> Seating:
         gpus = config.inference_gpu_ids[first : first + tp]
         bundle_of |= dict.fromkeys(gpus, len(bundles))
         part = 0.5 if shared & set(gpus) else 1.0
-        engines.append(Seat(len(bundles), cpus=1, gpus=part * len(gpus), environment=_visible(config, gpus)))
+        engines.append(
+            Seat(len(bundles), cpus=1, gpus=part * len(gpus), environment=_visible(config, gpus, gpu_ids))
+        )
         bundles.append({"GPU": float(len(gpus)), "CPU": 1.0 + sum(gpu in shared for gpu in gpus)})
         labels.append(infra.inference_node() | (infra.trainer_node() if shared & set(gpus) else {}))
     ranks = []
@@ -125,7 +141,7 @@ def _gpu_seating(config: Config, workers: int) -> Seating:
             bundles.append({"GPU": 1.0, "CPU": 1.0})
             labels.append(infra.trainer_node())
         part = 0.5 if gpu in shared else 1.0
-        ranks.append(Seat(bundle_of[gpu], cpus=1, gpus=part, environment=_visible(config, [gpu])))
+        ranks.append(Seat(bundle_of[gpu], cpus=1, gpus=part, environment=_visible(config, [gpu], gpu_ids)))
     seats = [Seat(len(bundles) + i, cpus=0.5, gpus=0, environment={}) for i in range(workers)]
     return Seating(
         bundles=[*bundles, *({"CPU": 0.5} for _ in range(workers))],
@@ -136,7 +152,7 @@ def _gpu_seating(config: Config, workers: int) -> Seating:
     )
 
 
-def _visible(config: Config, gpus: list[int]) -> dict[str, str]:
+def _visible(config: Config, gpus: list[int], gpu_ids: Sequence[str] | None) -> dict[str, str]:
     """Exactly the configured GPUs: Ray's own choice within a placement group is in no fixed order.
 
     On a cluster of somebody's it is the only right one, because others may have GPUs of the same node.
@@ -144,7 +160,7 @@ def _visible(config: Config, gpus: list[int]) -> dict[str, str]:
     if not config.infra.on_this_machine():
         return {}
     return {
-        "CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus)),
+        "CUDA_VISIBLE_DEVICES": ",".join(str(gpu) if gpu_ids is None else gpu_ids[gpu] for gpu in gpus),
         "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "1",
     }
 

@@ -6,6 +6,8 @@ A port that is looked for, closed, and opened by torch some seconds later may be
 import os
 from typing import Any
 
+from rezero_ray.host.interfaces import addresses_by_interface, interface_of
+
 
 def open_store(host: str) -> Any:
     """A `TCPStore` on a free port of this machine, for as long as it is kept. Its address: `host`, `.port`."""
@@ -16,8 +18,16 @@ def open_store(host: str) -> Any:
     )
 
 
-def join(host: str, port: int, *, rank: int, world_size: int) -> None:
-    """Set what torch and DeepSpeed read: this process is `rank`, and the store is there already."""
+def join(host: str, port: int, *, rank: int, world_size: int, own: str | None = None) -> None:
+    """Set what torch and DeepSpeed read: this process is `rank`, at the address `own` (that of the store when None),
+    and the store is there already.
+
+    gloo looks for its interface by the host's name, which some hosts cannot resolve; it is told the interface of the
+    address by which Ray knows the node, unless the user has named one.
+    """
+    interface = interface_of(own or host, addresses_by_interface())
+    if interface is not None:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
     os.environ.update(
         RANK=str(rank),
         WORLD_SIZE=str(world_size),

@@ -2,9 +2,14 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from rezero_ray.errors import RunError
+from rezero_ray.host.proxies import bypass_proxies
+from rezero_ray.host.sockets import NoShortFolderError, short_temporary_folder
 
 
 @dataclass(frozen=True)
@@ -23,27 +28,38 @@ class Cluster:
 
 @contextmanager
 def connected(**where: Any) -> Iterator[Any]:
-    """Ray's context, by `ray.init` with these arguments and what every run has; disconnected in the end."""
+    """Ray's context, by `ray.init` with these arguments and what every run has; disconnected in the end.
+
+    Raises:
+        RunError: there is no short folder for sockets.
+    """
+    bypass_proxies()
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     # Of ranks that fail together one error is told; Ray would print the traceback of each of the others.
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     import ray
 
-    context = ray.init(log_to_driver=False, logging_level="warning", namespace="rezero", **where)
-    try:
-        yield context
-    finally:
-        ray.shutdown()
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(short_temporary_folder())
+        except NoShortFolderError as error:
+            raise RunError("cluster", str(error)) from None
+        context = ray.init(log_to_driver=False, logging_level="warning", namespace="rezero", **where)
+        try:
+            yield context
+        finally:
+            ray.shutdown()
 
 
 def described(context: Any, *, cpus: float, gpus: float, found: str = "") -> Cluster:
     """The cluster of a Ray context."""
     import ray
 
+    session = Path(ray._private.worker._global_node.get_session_dir_path())
     return Cluster(
         cpus=cpus,
         gpus=gpus,
         dashboard=f"http://{context.dashboard_url}" if context.dashboard_url else None,
-        logs=f"{ray._private.worker._global_node.get_session_dir_path()}/logs",
+        logs=str(session.resolve() / "logs"),  # a short link to it ends with the run
         found=found,
     )

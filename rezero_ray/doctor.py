@@ -142,12 +142,12 @@ def _with_ray(
     """
     from actors.all_reduce import measure_ranks
     from actors.node_examiner import examine_nodes
-    from actors.placement import nodes_of_cluster, reserved, seating
+    from actors.placement import reserved, seating_here
     from infra.bootstrap import start_cluster
 
     gpus = len({*config.inference_gpu_ids, *config.trainer_gpu_ids}) if device == "cuda" else 0
     with start_cluster(_without_dashboard(config), gpus=gpus):
-        plan = seating(config, device, nodes_of_cluster())
+        plan = seating_here(config, device)
         with reserved(plan, config.limits.cluster) as group:
             nodes: list[MachineReport] = []
             if not config.infra.on_this_machine():

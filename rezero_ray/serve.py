@@ -12,8 +12,11 @@ from typing import Any
 from rezero_ray.agreement import SMALLEST_MOVE
 from rezero_ray.config.flags import split_arguments
 from rezero_ray.errors import RunError
+from rezero_ray.host.sockets import NoShortFolderError, short_temporary_folder
+from rezero_ray.preflight.machine import visible_gpu_ids
 from rezero_ray.serving.server import ApiKey, Server, free_port, further_arguments
 from rezero_ray.serving.targets import Served, find_served
+from rezero_ray.vllm_cpu.plugin import python_path
 
 DONE, FAILED = 0, 1
 
@@ -45,21 +48,24 @@ def main(argv: Sequence[str]) -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it otherwise
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(DONE))
     try:
-        with Server(
-            engine_settings(served) | further,
-            served.adapters,
-            base_name=served.base_name,
-            host=settings.host,
-            port=port,
-            key=key.value,
-            environment=_environment(served),
-        ) as server:
+        with (
+            short_temporary_folder(),
+            Server(
+                engine_settings(served) | further,
+                served.adapters,
+                base_name=served.base_name,
+                host=settings.host,
+                port=port,
+                key=key.value,
+                environment=_environment(served),
+            ) as server,
+        ):
             print(f"log: {server.log}", flush=True)
             server.await_ready(served.config.limits.engine_start)
             _compare(server, served)
             _announce(server, served, key)
             server.wait()
-    except RunError as error:
+    except (RunError, NoShortFolderError) as error:
         print(f"failed: {error}")
         return FAILED
     return DONE
@@ -96,9 +102,13 @@ def _environment(served: Served) -> dict[str, str]:
     from actors.rollout_engine import engine_environment
 
     wanted = engine_environment(served.device)
+    unset = {name: value for name, value in wanted.items() if name not in os.environ}
     if served.device == "cuda":
-        wanted["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, served.config.inference_gpu_ids))
-    return {name: value for name, value in wanted.items() if name not in os.environ}
+        ids = visible_gpu_ids()
+        unset["CUDA_VISIBLE_DEVICES"] = ",".join(ids[gpu] for gpu in served.config.inference_gpu_ids)
+    if served.device == "cpu":
+        unset["PYTHONPATH"] = python_path(os.environ.get("PYTHONPATH"))
+    return unset
 
 
 def _compare(server: Server, served: Served) -> None:

@@ -18,6 +18,7 @@ from rezero_ray.config import Config, ConfigError, Problem, Request, dump_toml, 
 from rezero_ray.config.flags import split_arguments
 from rezero_ray.forecast.beforehand import Forecast, forecast, place_of
 from rezero_ray.forecast.model_work import model_work
+from rezero_ray.host.proxies import bypass_proxies
 from rezero_ray.plan import Plan, make_plan, render_plan
 from rezero_ray.preflight import Preflight, preflight
 from rezero_ray.preflight.environments import look_at
@@ -52,7 +53,11 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "python -m rezero_ray
 
 
 def answered(command: Callable[[], int]) -> int:
-    """The exit status of a command; a wrong request is explained on stderr, without a traceback."""
+    """The exit status of a command; a wrong request is explained on stderr, without a traceback.
+
+    Whatever the command asks of this machine itself goes past the environment's proxies.
+    """
+    bypass_proxies()
     try:
         return command()
     except ConfigError as error:

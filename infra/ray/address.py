@@ -2,9 +2,9 @@
 
 import os
 import socket
-import urllib.error
-import urllib.request
 from urllib.parse import urlsplit
+
+from rezero_ray.host.direct_http import why_open
 
 KNOCK_SECONDS = 10.0
 
@@ -15,6 +15,15 @@ GUARDED = ("/api/v0/nodes", "/api/jobs/")
 def address_of(named: str | None) -> str:
     """The address that the config names, or RAY_ADDRESS, or `auto`: Ray looks for a cluster on this machine."""
     return named or os.environ.get("RAY_ADDRESS") or "auto"
+
+
+def hosts_of(address: str) -> list[str]:
+    """The host that an address names; none of `auto` and of what is no address."""
+    try:
+        host = urlsplit(address if "://" in address else f"//{address}").hostname
+    except ValueError:
+        return []
+    return [] if host is None or host == "auto" else [host]
 
 
 def knock(address: str, seconds: float = KNOCK_SECONDS) -> None:
@@ -41,23 +50,20 @@ def honour_token() -> None:
 
 
 def answers_without_token(dashboard: str) -> str | None:
-    """The address of what the dashboard (`http://host:port`) tells to anybody; None where it asks for a token.
+    """What must be taken for open of a dashboard (`http://host:port`), and why; None where it refuses all of GUARDED.
 
-    Raises:
-        OSError: it cannot be asked.
+    It is asked without a proxy, and what cannot be told counts as open.
     """
     for path in GUARDED:
-        try:
-            with urllib.request.urlopen(dashboard + path, timeout=KNOCK_SECONDS):
-                return dashboard + path
-        except urllib.error.HTTPError:
-            continue
+        why = why_open(dashboard + path, seconds=KNOCK_SECONDS)
+        if why is not None:
+            return f"{dashboard}{path} {why}"
     return None
 
 
-def open_to_anybody(address: str) -> str:
-    """What is said of a cluster that `answers_without_token`."""
+def open_to_anybody(found: str) -> str:
+    """What is said of a cluster of which `answers_without_token` has found this."""
     return (
-        f"{address} answers without a token: whoever reaches it may run code on the cluster. Start the cluster with "
+        f"{found}: whoever reaches an open dashboard may run code on the cluster. Start the cluster with "
         "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, or write infra.require_token = false"
     )

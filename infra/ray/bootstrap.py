@@ -5,10 +5,23 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from infra.cluster import Cluster, connected, described
-from infra.ray.address import address_of, answers_without_token, honour_token, knock, open_to_anybody
+from infra.ray.address import (
+    address_of,
+    answers_without_token,
+    honour_token,
+    hosts_of,
+    knock,
+    open_to_anybody,
+)
 from infra.ray.table import RayInfraConfig
 from rezero_ray.config.infra_table import LAUNCHED
 from rezero_ray.errors import RunError
+from rezero_ray.host.proxies import LOOPBACK, bypass_proxies
+
+HEAD = "node:__internal_head__"
+"""The resource by which Ray marks the head."""
+
+HEAD_SECONDS = 60.0
 
 
 @contextmanager
@@ -25,6 +38,7 @@ def start(infra: RayInfraConfig, *, gpus: int) -> Iterator[Cluster]:
     import ray
 
     with ExitStack() as stack:
+        bypass_proxies(*hosts_of(where))
         try:
             knock(where)
             honour_token()
@@ -57,10 +71,35 @@ def start(infra: RayInfraConfig, *, gpus: int) -> Iterator[Cluster]:
 
 
 def _require_token(dashboard: str) -> None:
-    """A dashboard that cannot be reached from here is not asked: it listens on the head's loopback only."""
+    """A dashboard on the loopback interface of another node, the head, is asked there, by a task.
+
+    Raises:
+        RunError: it must be taken for open.
+    """
+    head = _head_elsewhere() if set(hosts_of(dashboard)) <= set(LOOPBACK) else None
+    found = answers_without_token(dashboard) if head is None else _asked_on(head, dashboard)
+    if found is not None:
+        raise RunError("cluster", open_to_anybody(found))
+
+
+def _head_elsewhere() -> str | None:
+    """Id of the head, where this process is on another node."""
+    import ray
+
+    heads = [node["NodeID"] for node in ray.nodes() if node["Alive"] and HEAD in node["Resources"]]
+    return heads[0] if heads and heads[0] != ray.get_runtime_context().get_node_id() else None
+
+
+def _asked_on(node: str, dashboard: str) -> str | None:
+    """As `answers_without_token`, from that node; where it does not say, the dashboard counts as open."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    ask = ray.remote(num_cpus=0, max_retries=0)(answers_without_token).options(
+        scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)
+    )
     try:
-        open_at = answers_without_token(dashboard)
-    except OSError:
-        return
-    if open_at is not None:
-        raise RunError("cluster", open_to_anybody(open_at))
+        found: str | None = ray.get(ask.remote(dashboard), timeout=HEAD_SECONDS)
+    except ray.exceptions.RayError as error:
+        return f"{dashboard} could not be asked on the head of the cluster whether it wants a token ({error})"
+    return found

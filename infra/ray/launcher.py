@@ -12,12 +12,13 @@ from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import Any
 
-from infra.ray.address import answers_without_token, honour_token, knock, open_to_anybody
+from infra.ray.address import answers_without_token, honour_token, hosts_of, knock, open_to_anybody
 from infra.ray.package import CONFIG, packed
 from infra.ray.table import RayInfraConfig
 from rezero_ray.config import Config, ConfigError, Problem, config_id
 from rezero_ray.config.infra_table import LAUNCHED
 from rezero_ray.config.problems import shown
+from rezero_ray.host.proxies import bypass_proxies
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130
 
@@ -204,6 +205,7 @@ def _client(address: str | None) -> Any:
     where = address or os.environ.get("RAY_API_SERVER_ADDRESS") or os.environ.get("RAY_ADDRESS") or "auto"
     import ray
 
+    bypass_proxies(*hosts_of(where))  # Ray's client takes proxies from the environment
     honour_token()
     from ray.job_submission import JobSubmissionClient
 

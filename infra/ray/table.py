@@ -19,9 +19,9 @@ class RayInfraConfig(InfraTable):
     kind: Literal["ray"] = Field(default="ray", description="Where Ray comes from.")
     address: str | None = Field(
         default=None,
-        pattern=r"^(https?://)?[^:/\s]+:[0-9]+$",
-        description="`host:port` of its head, or to submit a job `http(s)://host:port` of its dashboard; "
-        "RAY_ADDRESS, else the cluster of this machine, when unset.",
+        pattern=r"^(https?://)?([^:/\s\[\]]+|\[[0-9A-Fa-f:.]+\]):[0-9]+$",
+        description="`host:port` (`[IPv6]:port`) of its head, or to submit a job `http(s)://host:port` of its "
+        "dashboard; RAY_ADDRESS, else the cluster of this machine, when unset.",
     )
     submit: bool = Field(
         default=False,
@@ -39,8 +39,8 @@ class RayInfraConfig(InfraTable):
     )
     require_token: bool = Field(
         default=True,
-        description="Refuse a cluster whose dashboard and jobs API answer without a token: whoever reaches them "
-        "may run code on its nodes.",
+        description="Refuse a cluster whose dashboard and jobs API do not ask for a token, or of which that "
+        "cannot be found out: whoever reaches them may run code on its nodes.",
     )
 
     def launches(self) -> bool:

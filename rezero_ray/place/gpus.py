@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from rezero_ray.host.visible_gpus import VARIABLE, visible_gpus
 from rezero_ray.place.records import Gpu
 
 SECONDS = 20.0
@@ -20,7 +21,7 @@ SECONDS = 20.0
 
 DEV = Path("/dev")
 
-_QUERY = "name,memory.total,memory.used,driver_version"
+_QUERY = "uuid,name,memory.total,memory.used,driver_version"
 
 
 class DriverError(Exception):
@@ -29,9 +30,8 @@ class DriverError(Exception):
 
 def devices() -> bool:
     """Whether the kernel shows GPUs (of NVIDIA's; in WSL one device for all), and CUDA_VISIBLE_DEVICES leaves any."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1", "NoDevFiles"):
-        return False
-    return any(DEV.glob("nvidia[0-9]*")) or (DEV / "dxg").exists()
+    count = len(list(DEV.glob("nvidia[0-9]*"))) or (64 if (DEV / "dxg").exists() else 0)
+    return bool(visible_gpus(os.environ.get(VARIABLE), [None] * count).names)
 
 
 def gpus() -> list[Gpu]:
@@ -43,17 +43,16 @@ def gpus() -> list[Gpu]:
     command = ["nvidia-smi", f"--query-gpu={_QUERY}", "--format=csv,noheader,nounits"]
     if shutil.which(command[0]) is None:
         raise DriverError("nvidia-smi is not on the PATH")
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:  # numbers, or UUIDs, as nvidia-smi takes them, too
-        command.append(f"--id={visible}")
-    found = []
+    uuids, every = [], []
     for line in _answer(command).splitlines():
-        name, total, used, driver = (part.strip() for part in line.split(","))
         try:
-            found.append(Gpu(name, int(total) / 1024, int(used) / 1024, driver))
+            uuid, name, total, used, driver = (part.strip() for part in line.split(","))
+            every.append(Gpu(name, int(total) / 1024, int(used) / 1024, driver))
         except ValueError:
             raise DriverError(f"nvidia-smi says {line.strip()!r}") from None
-    return found
+        uuids.append(uuid)
+    visible = visible_gpus(os.environ.get(VARIABLE), uuids)
+    return [every[ordinal] for ordinal in visible.ordinals if ordinal is not None]
 
 
 def peers() -> list[list[bool]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from rezero_ray.host.sockets import ray_folder
 from rezero_ray.place import gpus, limits
 from rezero_ray.place.folder import measure_folder
 from rezero_ray.place.records import Gpu, MachineFigures
@@ -37,7 +38,7 @@ def measure_machine(disk: Path | None, effort: Effort) -> MachineFigures:
         cpu_quota=limits.cpu_quota(),
         memory=limits.memory_figures(),
         shm=measure_folder(SHM, effort.shm_mib),
-        tmp=measure_folder(_ray_folder(), 0),
+        tmp=measure_folder(Path(ray_folder(os.environ)), 0),
         disk=None if disk is None else measure_folder(disk, effort.disk_mib),
         open_files=limits.open_files(),
         locked_memory_gib=limits.locked_memory_gib(),
@@ -60,8 +61,3 @@ def _gpus() -> tuple[list[Gpu], list[list[bool]] | None, str]:
             return found, matrix.result() if len(found) > 1 else None, ""
         except gpus.DriverError as error:
             return found, None, str(error)
-
-
-def _ray_folder() -> Path:
-    """Where Ray keeps logs and what its object store spills."""
-    return Path(os.environ.get("RAY_TMPDIR") or "/tmp")

@@ -8,25 +8,32 @@ from pathlib import Path
 from typing import Literal
 
 from rezero_ray.config import Config
+from rezero_ray.host.visible_gpus import VARIABLE, Visible, hidden, visible_gpus
 
 Device = Literal["cuda", "cpu"]
 
 GIB = 1024**3
 
-_NVIDIA_SMI = ("nvidia-smi", "--query-gpu=memory.total,name", "--format=csv,noheader,nounits")
+_NVIDIA_SMI = ("nvidia-smi", "--query-gpu=memory.total,uuid,name", "--format=csv,noheader,nounits")
 _NVIDIA_SMI_SECONDS = 10  # a healthy driver answers in one; a sick one must not hold up an error message
 _NO_CGROUP_LIMIT = 2**60  # cgroup v1 writes "no limit" as a number near 2**63
 
 
 @dataclass(frozen=True)
 class Machine:
-    """`gpu_gib` has an entry for each visible GPU, None where that is not known; `gpu_name` is the first one's."""
+    """`gpu_gib` has an entry for each visible GPU, None where that is not known; `gpu_name` is the first one's.
+
+    `gpu_ids` are what CUDA_VISIBLE_DEVICES calls them, for the GPUs that the config counts from 0; `gpus_hidden` says
+    which GPUs that variable hides.
+    """
 
     gpu_gib: tuple[float | None, ...]
     cpus: int
     memory_gib: float
     shm_gib: float
     gpu_name: str | None = None
+    gpu_ids: tuple[str, ...] = ()
+    gpus_hidden: str | None = None
 
     def device(self, config: Config) -> Device:
         if config.device == "auto":
@@ -35,33 +42,39 @@ class Machine:
 
 
 def this_machine() -> Machine:
-    gpus = _gpus()
+    every, visible = _gpus()
+    gpus = [_UNKNOWN if ordinal is None else every[ordinal] for ordinal in visible.ordinals]
     return Machine(
-        gpu_gib=tuple(gib for gib, _ in gpus),
+        gpu_gib=tuple(gpu.gib for gpu in gpus),
         cpus=len(os.sched_getaffinity(0)),
         memory_gib=_memory_bytes() / GIB,
         shm_gib=_free_bytes(Path("/dev/shm")) / GIB,
-        gpu_name=gpus[0][1] if gpus else None,
+        gpu_name=gpus[0].name if gpus else None,
+        gpu_ids=visible.names,
+        gpus_hidden=hidden(os.environ, len(every), len(gpus)),
     )
 
 
-_Gpu = tuple[float | None, str | None]
-"""GiB and name, as far as they are known."""
+def visible_gpu_ids() -> tuple[str, ...]:
+    """What CUDA_VISIBLE_DEVICES calls the visible GPUs of this machine, in CUDA's order."""
+    return _gpus()[1].names
 
-_UNKNOWN: _Gpu = (None, None)
+
+@dataclass(frozen=True)
+class _Gpu:
+    """As far as it is known."""
+
+    gib: float | None = None
+    uuid: str | None = None
+    name: str | None = None
 
 
-def _gpus() -> tuple[_Gpu, ...]:
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+_UNKNOWN = _Gpu()
+
+
+def _gpus() -> tuple[tuple[_Gpu, ...], Visible]:
     every = _all_gpus()
-    if visible is None:
-        return every
-    names = [name.strip() for name in visible.split(",") if name.strip() not in ("", "-1", "NoDevFiles")]
-    return tuple(
-        every[int(name)] if name.isdecimal() and int(name) < len(every) else _UNKNOWN
-        for name in names
-        if every
-    )
+    return every, visible_gpus(os.environ.get(VARIABLE), [gpu.uuid for gpu in every])
 
 
 def _all_gpus() -> tuple[_Gpu, ...]:
@@ -70,15 +83,17 @@ def _all_gpus() -> tuple[_Gpu, ...]:
             answer = subprocess.run(
                 _NVIDIA_SMI, capture_output=True, text=True, timeout=_NVIDIA_SMI_SECONDS, check=True
             )
-            lines = [line.partition(",") for line in answer.stdout.splitlines() if line.strip()]
-            return tuple(
-                (int(mib) / 1024 if mib.strip().isdecimal() else None, name.strip() or None)
-                for mib, _, name in lines
-            )
+            return tuple(_gpu(line) for line in answer.stdout.splitlines() if line.strip())
         except (OSError, subprocess.SubprocessError):
             pass  # the device files below tell at least how many there are
     devices = (path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*"))
     return tuple(_UNKNOWN for name in devices if name.isdecimal())
+
+
+def _gpu(line: str) -> _Gpu:
+    """A line of nvidia-smi's answer."""
+    mib, uuid, name = ([*(part.strip() for part in line.split(",", 2)), "", ""])[:3]
+    return _Gpu(int(mib) / 1024 if mib.isdecimal() else None, uuid or None, name or None)
 
 
 def _memory_bytes() -> float:

@@ -26,6 +26,7 @@ def _gpus(config: Config, machine: Machine, device: Device) -> Findings:
     if count == 0:
         remedy = 'write "auto" or "cpu" (with configs/overlays/cpu.toml), or run where there is a GPU'
         what = "this machine has no GPU that can be seen (nvidia-smi, /dev/nvidia*, CUDA_VISIBLE_DEVICES)"
+        what += f": {machine.gpus_hidden}" if machine.gpus_hidden else ""
         return Findings([Problem("device", what, remedy, shown(config.device))])
     findings = Findings()
     for key in ("inference_gpu_ids", "trainer_gpu_ids"):
@@ -33,6 +34,7 @@ def _gpus(config: Config, machine: Machine, device: Device) -> Findings:
         beyond = [gpu for gpu in ids if gpu >= count]
         if beyond:
             what = f"this machine has {count} GPU{'s' if count > 1 else ''}, numbered from 0"
+            what += f" ({machine.gpus_hidden})" if machine.gpus_hidden else ""
             remedy = f'name ids from 0 to {count - 1}, or write device = "cpu" (configs/overlays/cpu.toml)'
             if count == 1:
                 remedy = "share it: configs/overlays/local-1gpu.toml"

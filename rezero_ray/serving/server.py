@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from rezero_ray.config import ConfigError, Problem
 from rezero_ray.config.problems import shown
 from rezero_ray.config.serving import ServeConfig
 from rezero_ray.errors import RunError
+from rezero_ray.host.direct_http import open_direct
 from rezero_ray.serving.guard import KEY_VARIABLE
 from rezero_ray.serving.targets import ServedAdapter
 
@@ -113,7 +113,7 @@ class Server:
         self._arguments, self._adapters, self._base_name = dict(arguments), adapters, base_name
         self._host, self._port, self._key = host, port, key
         self._environment = environment
-        at = "127.0.0.1" if host == "0.0.0.0" else f"[{host}]" if ":" in host else host
+        at = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
         self.address = f"http://{at}:{port}"
 
     def __enter__(self) -> "Server":
@@ -183,7 +183,7 @@ class Server:
             headers={"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"},
         )
         try:
-            with urllib.request.urlopen(request, timeout=300) as answer:
+            with open_direct(request, seconds=300) as answer:
                 places = json.load(answer)["choices"][0]["prompt_logprobs"]
         except (OSError, ValueError, KeyError) as error:
             raise RunError("engine", f"{model} does not answer: {error}; {self._last_words()}") from error
@@ -199,7 +199,7 @@ class Server:
 
     def _healthy(self) -> bool:
         try:
-            with urllib.request.urlopen(f"{self.address}/health", timeout=5) as answer:
+            with open_direct(f"{self.address}/health", seconds=5) as answer:
                 return bool(answer.status == 200)
         except OSError:
             return False

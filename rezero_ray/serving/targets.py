@@ -175,6 +175,11 @@ def _served(request: Request, adapters: Sequence[ServedAdapter]) -> Served:
             "add --device cpu (and --model.dtype float32)",
         )
         found.problems.append(Problem("device", what, remedy, shown(config.device)))
+    elif device == "cuda" and max(config.inference_gpu_ids) >= len(machine.gpu_gib):
+        what = f"this machine has {len(machine.gpu_gib)} visible GPUs, numbered from 0"
+        what += f" ({machine.gpus_hidden})" if machine.gpus_hidden else ""
+        remedy = "name others: --inference_gpu_ids '[0]'"
+        found.problems.append(Problem("inference_gpu_ids", what, remedy, shown(config.inference_gpu_ids)))
     with request.locating():
         if found.problems or facts is None:
             raise ConfigError(found.problems)

@@ -30,8 +30,7 @@ def test_a_learner_waits_for_the_engines_only_where_it_shares_their_gpu(
         events.append("engines begin")
         return nullcontext((scorers, ["starting"]))
 
-    monkeypatch.setattr(crew, "nodes_of_cluster", list)
-    monkeypatch.setattr(crew, "seating", lambda *_: SimpleNamespace(ranks=[], bundles=[]))
+    monkeypatch.setattr(crew, "seating_here", lambda *_: SimpleNamespace(ranks=[], bundles=[]))
     monkeypatch.setattr(crew, "reserved", lambda *_: nullcontext())
     monkeypatch.setattr(crew, "_scorers", begin)
     monkeypatch.setattr(crew, "LearnerGroup", lambda *_: learners)

@@ -50,6 +50,16 @@ def test_each_gpu_is_a_bundle_with_one_actor_that_sees_it_alone(inference: int, 
     assert visible(plan) == [str(gpu) for gpu in range(total)]
 
 
+def test_ids_of_the_config_count_the_visible_gpus() -> None:
+    """With CUDA_VISIBLE_DEVICES=5,2,7 GPU 0 of the config is the machine's 5: the others belong to somebody else."""
+    shared = seating(config(1, 2, first_training=1), "cuda", machine(64, 8), ("5", "2", "7"))
+    assert visible(shared) == ["5", "2", "7"]
+    split = seating(
+        config(2, 1, inference__parallel={"dp": 1, "tp": 2}), "cuda", machine(64, 8), ("5", "2", "7")
+    )
+    assert visible(split) == ["5,2", "7"]
+
+
 def test_a_gpu_named_twice_is_one_bundle_shared_by_halves() -> None:
     plan = seating(config(1, 3, first_training=0), "cuda", machine(64, 8))
     assert [bundle.get("GPU") for bundle in plan.bundles] == [1.0, 1.0, 1.0, None]

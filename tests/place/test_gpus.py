@@ -13,7 +13,7 @@ from rezero_ray.place.gpus import DriverError, ask_driver
 from rezero_ray.place.machine import QUICK, measure_machine
 from rezero_ray.place.records import Gpu
 
-TWO = "NVIDIA H100 80GB HBM3, 81559, 4, 580.95.05\nNVIDIA H100 80GB HBM3, 81559, 2048, 580.95.05"
+TWO = "GPU-a1, NVIDIA H100 80GB HBM3, 81559, 4, 580.95.05\nGPU-b2, NVIDIA H100 80GB HBM3, 81559, 2048, 580.95.05"
 
 
 def nvidia_smi(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
@@ -31,17 +31,23 @@ def test_name_memory_and_driver_of_each_gpu(tmp_path: Path, monkeypatch: pytest.
     assert second.used_gib == 2
 
 
-def test_only_visible_gpus_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    nvidia_smi(tmp_path, monkeypatch, f"""case "$*" in *--id=1,0*) echo '{TWO}';; esac""")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,0")
-    assert len(gpus.gpus()) == 2
+@pytest.mark.parametrize(
+    ("visible", "used"),
+    [("1,0", [2048, 4]), ("GPU-b", [2048]), ("0,-1,1", [4]), ("1,1", []), ("0,7,1", [4]), ("GPU-a1,1", [4])],
+)
+def test_gpus_are_those_that_cuda_sees_in_its_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visible: str, used: list[int]
+) -> None:
+    nvidia_smi(tmp_path, monkeypatch, f"echo '{TWO}'")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert [gpu.used_gib * 1024 for gpu in gpus.gpus()] == used
 
 
 @pytest.mark.parametrize(
     ("script", "why"),
     [
         ("echo 'Failed to initialize NVML: Driver/library version mismatch'; exit 18", "version mismatch"),
-        ("echo 'NVIDIA H100, [N/A], [N/A], 580.1'", "says 'NVIDIA H100"),
+        ("echo 'GPU-a, NVIDIA H100, [N/A], [N/A], 580.1'", "says 'GPU-a, NVIDIA H100"),
         ("exec sleep 30", "no answer within 0 s"),
     ],
 )
@@ -77,7 +83,9 @@ def test_a_machine_without_devices_is_not_asked_about_them(
     assert measure_machine(None, QUICK).gpus_error == ""
     monkeypatch.setattr(gpus, "DEV", tmp_path)
     (tmp_path / "nvidia0").touch()
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    for none in ("", "-1", "NoDevFiles", "-1,0"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", none)
+        assert not gpus.devices()
     assert measure_machine(None, QUICK).gpus_error == ""
 
 
