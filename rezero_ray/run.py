@@ -1,5 +1,6 @@
 """A run: its cluster, its actors, its files, from the first to the last. The steps are in `rezero_ray.training`."""
 
+import sys
 from contextlib import ExitStack
 
 from actors.crew import start_crew
@@ -34,8 +35,13 @@ def run_training(config: Config, *, resume: bool, expected: Expected | None = No
     resume = resume or config.ckpt.resume == "auto"
     gpus = len(set(config.inference_gpu_ids) | set(config.trainer_gpu_ids)) if device == "cuda" else 0
     status, code = "failed", FAILED
+    try:
+        directory = RunDirectory(config, device=device)
+    except RunError as error:
+        print(f"failed: {error}", file=sys.stderr)
+        return FAILED
     with ExitStack() as stack:
-        directory = stack.enter_context(RunDirectory(config, device=device))
+        stack.enter_context(directory)
         spending = stack.enter_context(Spending(config, rate_of(config.infra), directory))
         reporter = stack.enter_context(Reporter(config, directory))
         try:

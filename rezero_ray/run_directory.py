@@ -6,7 +6,8 @@ import platform
 import secrets
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,6 +19,7 @@ import msgspec
 from rezero_ray.config import Config, config_id, dump_toml, read_draft
 from rezero_ray.config.resume_changes import changes, rollouts_again
 from rezero_ray.config_history import NEWEST, config_file, record_config
+from rezero_ray.errors import RunError
 from rezero_ray.evaluation import Score
 from rezero_ray.holding.lock import acquire
 from rezero_ray.metric_rows import decode_row, encode_row, strict
@@ -68,13 +70,15 @@ class RunDirectory:
 
     Raises:
         ConfigError: another process holds it.
+        RunError: it cannot be written.
     """
 
     def __init__(self, config: Config, *, device: str) -> None:
         self._config = config
         self.path = Path(config.output_dir).expanduser()
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = acquire(self.path, limit=config.limits.takeover)
+        with _writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = acquire(self.path, limit=config.limits.takeover)
         previous = read_run(self.path)
         contents = contents_of(self.path)
         if contents == "no step" and previous.get("config_id") != config_id(config):
@@ -120,9 +124,10 @@ class RunDirectory:
         self._lock.require()
 
     def update(self, **fields: Any) -> None:
-        """Set fields of run.json; from any thread. Nothing is written once another process has the directory: what
-        is recorded of the run (`add_metrics`, checkpoints) says so."""
-        with self._updating:
+        """Set fields of run.json; from any thread. Nothing is written once another process has the directory, or
+        while the disk is full: what is recorded of the run (`add_metrics`, checkpoints) says so, and the next update
+        has these fields too."""
+        with self._updating, suppress(OSError):
             self.run |= fields
             self._lock.renew()
             if not self._lock.lost:
@@ -142,7 +147,8 @@ class RunDirectory:
     def adopt_config(self, done: int) -> None:
         """Record that this config applies from the step after `done` on; earlier steps keep theirs."""
         self.require_held()
-        record_config(self.path, dump_toml(self._config), done=done)
+        with _writing(self.path):
+            record_config(self.path, dump_toml(self._config), done=done)
         self.update(config_id=config_id(self._config))
 
     def keep_doctor(self, report: bytes) -> None:
@@ -207,7 +213,7 @@ class RunDirectory:
 
     def _append(self, name: str, row: Mapping[str, Any]) -> None:
         self.require_held()
-        with (self.path / name).open("a", encoding="utf-8") as file:
+        with _writing(self.path), (self.path / name).open("a", encoding="utf-8") as file:
             file.write(encode_row(row) + "\n")
             file.flush()
             os.fsync(file.fileno())
@@ -219,11 +225,13 @@ class RunDirectory:
     def add_rollouts(self, step: int, groups: Sequence[Group], advantages: Sequence[Sequence[float]]) -> Path:
         """Record every rollout that step `step` was trained on."""
         self.require_held()
-        return write_step(self.path, step, groups, advantages)
+        with _writing(self.path):
+            return write_step(self.path, step, groups, advantages)
 
     def _write(self, name: str, text: str) -> None:
         self.require_held()
-        _write(self.path / name, text)
+        with _writing(self.path):
+            _write(self.path / name, text)
 
 
 def read_run(run: Path) -> dict[str, Any]:
@@ -248,6 +256,20 @@ def read_evaluations(run: Path) -> list[dict[str, Any]]:
 def _newest_stamp(run: Path) -> float:
     rows = [*_read_rows(run / METRICS), *_read_rows(run / EVALUATIONS)]
     return max((row.get("timestamp", 0.0) for row in rows), default=0.0)
+
+
+@contextmanager
+def _writing(run: Path) -> Iterator[None]:
+    """What keeps a file of the run directory from being written ends the run, with its reason.
+
+    Raises:
+        RunError: in place of OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        where = error.filename or run
+        raise RunError("directory", f"{where} cannot be written: {error.strerror or error}") from error
 
 
 def _write(path: Path, text: str) -> None:

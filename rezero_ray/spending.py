@@ -115,10 +115,7 @@ class Spending:
 
     def _beats(self) -> None:
         while not self._ended.wait(BEAT_SECONDS):
-            try:
-                self._note()
-            except OSError:  # a note that is lost costs nothing: the next one has its seconds
-                continue
+            self._note()
 
 
 def refusal(config: Config, directory: Path) -> Problem | None:

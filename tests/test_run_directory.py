@@ -1,5 +1,6 @@
 """Claims about `RunDirectory`: what a run leaves behind, and what a resumed one makes of it."""
 
+import errno
 import json
 import math
 import os
@@ -128,6 +129,38 @@ def test_a_run_that_another_host_has_taken_over_writes_nothing_more(tmp_path: Pa
     directory.update(phase="rollouts")
     directory.end("failed")
     assert {path: path.read_bytes() for path in directory.path.rglob("*") if path.is_file()} == before
+
+
+def test_a_full_disk_is_an_error_that_names_the_file_and_costs_no_earlier_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    directory = with_steps(tmp_path, 1)
+    monkeypatch.setattr("os.fsync", full)
+    monkeypatch.setattr(Path, "write_text", full)
+    for write in (
+        lambda: directory.add_metrics({"step": 2}),
+        lambda: directory.add_rollouts(2, [], []),
+        lambda: directory.rewind(1),
+        lambda: directory.write_forecast({}),
+    ):
+        with pytest.raises(
+            RunError, match=r"directory error: .*run.* cannot be written: No space left on device"
+        ):
+            write()
+    directory.update(phase="rollouts")  # a note that the next one repeats
+    directory.record_end("failed")
+    monkeypatch.undo()
+    directory.rewind(1)
+    assert steps_of(directory) == [1]
+
+
+def test_a_directory_that_cannot_be_made_is_an_error_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "run").touch()
+    with pytest.raises(RunError, match=r"directory error: .*run cannot be written: File exists"):
+        opened(tmp_path)
 
 
 def test_another_configuration_may_begin_where_a_run_ended_before_its_first_step(tmp_path: Path) -> None:

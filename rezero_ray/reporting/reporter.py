@@ -120,7 +120,7 @@ class Reporter:
         """Write the report, give MLflow some seconds for the rest, say `lines` and where everything is."""
         rows = self._directory.metrics()
         if rows:
-            write_report(self._directory.path, rows, self._directory.run, self._directory.evaluations())
+            self._report(rows)
         newest = sorted((self._directory.path / "checkpoints").glob("step_*/adapter"))
         if self._tracker:
             self._tracker.finish(status)
@@ -129,3 +129,9 @@ class Reporter:
         self.say(f"{status}: {len(rows)} steps in {self._directory.path}")
         if newest and status != "failed":
             self.say(f"adapter: {newest[-1]}")
+
+    def _report(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        try:
+            write_report(self._directory.path, rows, self._directory.run, self._directory.evaluations())
+        except OSError as error:  # the run is over, and its figures are in metrics.jsonl
+            self.say(f"report.html cannot be written: {error}")
