@@ -21,7 +21,7 @@ from rezero_ray.config_history import config_file
 from rezero_ray.preflight.findings import Findings
 from rezero_ray.preflight.model_facts import ModelFacts
 from rezero_ray.preflight.model_identity import fingerprint
-from rezero_ray.run_directory import read_metrics
+from rezero_ray.run_directory import METRICS, read_metrics
 
 NEW_RUN = "or start a new run: write another output_dir"
 LORA = {
@@ -38,7 +38,7 @@ def examine_resume(config: Config, facts: ModelFacts | None, directory: Path) ->
         recorded = newest_recorded(directory)
     except (OSError, ValueError) as error:
         return Findings([_unreadable(directory, f"its newest checkpoint cannot be read: {error}")])
-    if recorded is None and not read_metrics(directory):
+    if recorded is None and not ((directory / METRICS).is_file() and read_metrics(directory)):
         return Findings(notes=[f"--resume: {directory} has no step yet; the run starts from step 1"])
     file = config_file(directory, recorded.run.step if recorded else None)
     if not file.exists():
