@@ -11,7 +11,13 @@ from rezero_ray.config.flags import split_arguments
 from rezero_ray.config.problems import shown
 from rezero_ray.preflight import Backend, survey
 from rezero_ray.preflight.environment_scoring import FULL, QUICK
-from rezero_ray.preflight.environments import examine_sources, judge, longest_in_tokens, look_at
+from rezero_ray.preflight.environments import (
+    Looks,
+    examine_sources,
+    judge,
+    longest_in_tokens,
+    look_at,
+)
 from rezero_ray.preflight.foreign_environments import Seen
 from rezero_ray.preflight.model_facts import ModelFacts, find_model
 
@@ -74,21 +80,28 @@ def _environments(draft: Draft, env_id: str, *, in_file: bool) -> int:
     sources = examine_sources(config, must_be_here=True)
     keys = tuple(f"orchestrator.env.{index}." for index in wanted)
     problems = [problem for problem in sources.problems if problem.key.startswith(keys)]
-    if not problems:
-        problems = _tried(config, others, in_file=in_file)
     if problems:
         raise ConfigError(draft.with_findings(problems))
-    print("nothing is wrong with this environment")
+    looks = _look(config, others)
+    if problems := _told(config, looks, in_file=in_file):
+        raise ConfigError(draft.with_findings(problems))
+    reports = [seen.report for seen in looks.seen.values() if isinstance(seen, Seen) and seen.report]
+    constant = any(report.constant is not None for report in reports)
+    print(f"nothing {'else ' if constant else ''}is wrong with this environment")
     return 0
 
 
-def _tried(config: Config, others: set[int], *, in_file: bool) -> list[Problem]:
+def _look(config: Config, others: set[int]) -> Looks:
     from rich.console import Console
 
+    with Console(stderr=True).status("trying it with answers"):
+        return look_at(config, _facts(config), effort=FULL, leave=others)
+
+
+def _told(config: Config, looks: Looks, *, in_file: bool) -> list[Problem]:
+    """Prints what was seen. Returns what is wrong with it."""
     from rezero_ray.reporting.environment_table import print_environment
 
-    with Console(stderr=True).status("trying it with answers"):
-        looks = look_at(config, _facts(config), effort=FULL, leave=others)
     problems = list(looks.found.problems)
     for index, seen in looks.seen.items():
         found = judge(config, index, seen, looks.tokenizer if in_file else None)

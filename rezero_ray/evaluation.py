@@ -38,6 +38,7 @@ class Score(msgspec.Struct, frozen=True):
         average: avg@k, the mean reward.
         passed: pass@k, the share of the tasks with at least one reward of `pass_reward` or more.
         varied: share of the tasks whose k rewards are not all equal; the others teach a group nothing.
+        zeroed: rollouts with a reward function that failed and counts as 0.0.
     """
 
     environment: str
@@ -48,6 +49,7 @@ class Score(msgspec.Struct, frozen=True):
     average: Estimate
     passed: Estimate
     varied: float
+    zeroed: int = 0
 
     def metrics(self) -> dict[str, float]:
         """As keys of metrics.jsonl."""
@@ -59,6 +61,7 @@ class Score(msgspec.Struct, frozen=True):
             f"{name}/pass@{self.k}": self.passed.mean,
             f"{name}/varied": self.varied,
             f"{name}/failed": self.failed,
+            f"{name}/zeroed": self.zeroed,
         }
 
 
@@ -109,6 +112,12 @@ def scores_of(
                 average=estimate([fmean(each) for each in rewards.values()]),
                 passed=estimate([float(max(each) >= settings.pass_reward) for each in rewards.values()]),
                 varied=fmean(len(set(each)) > 1 for each in rewards.values()),
+                zeroed=sum(
+                    bool(rollout.zeroed)
+                    for group in groups
+                    if group.prompt.environment == name
+                    for rollout in group.rollouts
+                ),
             )
         )
     return found

@@ -25,6 +25,7 @@ HEADLINE = {
     "mismatch_kl": "mismatch KL",
     "staleness/mean": "staleness",
     "staleness/max": "at most",
+    "errors/zeroed": "rollouts with a reward function that failed and counts as 0.0",
 }
 """Metrics of the first lines, and what they are called there."""
 
@@ -138,6 +139,8 @@ class Page:
         if rollout.components:
             components = (f"{component} {value:.4g}" for component, value in rollout.components.items())
             self.line(", ".join(components), indent=4)
+        for why in rollout.zeroed.values():
+            self.line(f"counts as 0.0: {why}", indent=4, style="bold red")
 
 
 def _prompt_ids(rollout: Rollout) -> list[int]:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,9 @@ _START = (
     "import sys; sys.path.append(sys.argv[1]); import rezero_child.service as service; sys.path.pop(); "
     "service.main()"
 )
+
+_KEPT_BYTES = 4096
+"""Of what a child prints before it is ready."""
 
 Complete = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 """A question to the policy (`call`, `request`, `rollout`, `messages`, `tools`) to `text`, `finish_reason` and
@@ -36,8 +40,11 @@ def child_command(python: Path) -> list[str]:
 class ChildProcess:
     """One running child. Belongs to the event loop that started it."""
 
-    def __init__(self, process: asyncio.subprocess.Process, complete: Complete | None) -> None:
-        self._process, self._complete = process, complete
+    def __init__(
+        self, process: asyncio.subprocess.Process, complete: Complete | None, log: BinaryIO | None = None
+    ) -> None:
+        self._process, self._complete, self._log = process, complete, log
+        self._noise: str | None = None
         self._requests: dict[int, asyncio.Future[Any]] = {}
         self._next = 0
         self._questions: set[asyncio.Task[None]] = set()
@@ -71,7 +78,7 @@ class ChildProcess:
             )
         except OSError as problem:
             raise ChildDied(f"{python} cannot be started: {problem}") from problem
-        return cls(process, complete)
+        return cls(process, complete, log)
 
     @property
     def pid(self) -> int:
@@ -119,10 +126,15 @@ class ChildProcess:
         stream = self._process.stdout
         assert stream is not None
         try:
+            self._keep(await _before_records(stream))
             while True:
                 head = await stream.readexactly(frames.HEAD.size)
                 self._take(frames.unpack(await stream.readexactly(frames.body_length(head))))
-        except (asyncio.IncompleteReadError, ConnectionError, ValueError):
+        except (asyncio.IncompleteReadError, ConnectionError, ValueError) as problem:
+            if isinstance(problem, asyncio.IncompleteReadError):
+                self._keep(problem.partial)
+            elif isinstance(problem, ValueError):
+                self._noise = str(problem)
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
         await self._process.wait()
@@ -153,7 +165,33 @@ class ChildProcess:
             answer = await self._complete(question)
         self._write({"do": "answer", "call": question["call"], **answer})
 
+    def _keep(self, printed: bytes) -> None:
+        """What was printed where records belong goes where the child's other output goes."""
+        if printed and self._log is not None:
+            os.write(self._log.fileno(), printed)
+        elif printed:
+            sys.stderr.write(printed.decode("utf-8", "replace"))
+
     def _farewell(self) -> str:
         code = self._process.returncode
+        if self._noise is not None:
+            what = f"its pipe of records had other data ({self._noise})"
+            return f"the environment's process {self._process.pid} was ended: {what}"
         how = f"signal {-code}" if code is not None and code < 0 else f"status {code}"
         return f"the environment's process {self._process.pid} ended with {how}; its log says why"
+
+
+async def _before_records(stream: asyncio.StreamReader) -> bytes:
+    """What the interpreter printed before it was ready, such as the words of a sitecustomize: its end, if it is long.
+
+    Raises:
+        asyncio.IncompleteReadError: the process ended before.
+    """
+    printed = b""
+    while True:
+        try:
+            printed += await stream.readuntil(frames.READY)
+        except asyncio.LimitOverrunError as problem:
+            printed = (printed + await stream.readexactly(problem.consumed))[-_KEPT_BYTES:]
+        else:
+            return printed[: -len(frames.READY)]

@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -28,7 +28,8 @@ _TOLD_CHARACTERS = 300  # of what a process said before it died
 class Scored:
     """What became of a probe: the rewards of a group of the same answer, as they would be trained on, or `wrong`.
 
-    `cpu` are the seconds that the processor worked for the group.
+    `cpu` are the seconds that the processor worked for the group; `zeroed` are the reward functions that failed and
+    count as 0.0, and why.
     """
 
     probe: Probe
@@ -36,6 +37,7 @@ class Scored:
     metrics: Mapping[str, float]
     cpu: float
     wrong: str | None = None
+    zeroed: Mapping[str, str] = field(default_factory=dict)
 
 
 class EnvironmentChild:
@@ -109,7 +111,8 @@ class EnvironmentChild:
             rewards = tuple(self._reward(record) for record in records)
         except ValueError as problem:
             return Scored(probe, (), {}, cpu, str(problem))
-        return Scored(probe, rewards, records[0]["metrics"], cpu)
+        zeroed = {name: why for record in records for name, why in (record.get("zeroed") or {}).items()}
+        return Scored(probe, rewards, records[0]["metrics"], cpu, zeroed=zeroed)
 
     def cpu_seconds(self) -> float:
         """Of the child and of all that it started, the living and those that it waited for."""

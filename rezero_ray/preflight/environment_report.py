@@ -83,6 +83,20 @@ class EnvironmentReport:
         return 1000 * cpu / count if count and cpu > 0 else None
 
     @property
+    def zeroed(self) -> list[Scored]:
+        """Probes for which a reward function failed and counts as 0.0."""
+        return [each for each in (*self.scored, *self.solved) if each.zeroed]
+
+    @property
+    def constant(self) -> float | None:
+        """The reward of every answer that got one, where there is one such reward and more than one kind of answer,
+        the solutions among them if those are known."""
+        rewards = {round(reward, 9) for answers in self.answers for reward in answers.rewards}
+        kinds = {answers.kind for answers in self.answers if answers.rewards}
+        unsolved = self.described["solution"] is not None and PERFECT not in kinds
+        return rewards.pop() if len(rewards) == 1 and len(kinds) > 1 and not unsolved else None
+
+    @property
     def in_both_splits(self) -> int:
         """Held-out prompts that are training prompts."""
         train = set(self.described["train"])
@@ -140,6 +154,19 @@ class EnvironmentReport:
         if not self.solved_by_function:
             return
         means = {each.kind: fmean(each.rewards) for each in self.answers if each.rewards}
+        alike = PERFECT in means and EMPTY in means and means[EMPTY] >= means[PERFECT]
+        empty = (
+            f"an empty answer gets {means[EMPTY]:.2f}, its own solutions {means[PERFECT]:.2f}"
+            if alike
+            else ""
+        )
+        if self.constant is not None:
+            yield (
+                f"every answer that was tried, its own solutions included, gets the same reward {self.constant:+.2f}"
+                + (f": {empty}" if empty else ""),
+                "let its reward functions tell answers apart: nothing can be learned from equal rewards",
+            )
+            return
         low = [each for each in self.scored + self.solved if self._is_low(each)]
         if low:
             probe = low[0].probe
@@ -148,11 +175,8 @@ class EnvironmentReport:
                 f"{probe.example} with {low[0].rewards[0]:.2f}: {shown(probe.texts[-1])}",
                 f"look at its reward functions, or at its {self.described['solution']}",
             )
-        if PERFECT in means and EMPTY in means and means[EMPTY] >= means[PERFECT]:
-            yield (
-                f"an empty answer gets {means[EMPTY]:.2f}, its own solutions {means[PERFECT]:.2f}",
-                "let its reward functions tell the two apart",
-            )
+        if alike:
+            yield empty, "let its reward functions tell the two apart"
 
     def _is_low(self, scored: Scored) -> bool:
         lowest, highest = self.env.reward_range
@@ -188,9 +212,22 @@ class EnvironmentReport:
             found.append("no held-out tasks")
         if self.doubles:
             found.append(f"{self.doubles} training prompts are there more than once")
+        if self.constant is not None and not self.solved_by_function:
+            source = self.described["solution"]
+            included = f", those by {source} included," if source else ""
+            found.append(
+                f"every answer that was tried{included} gets the same reward "
+                f"{self.constant:+.2f}: if no answer earns another one, nothing can be learned from it"
+            )
         if self.described["solution"] is None:
             found.append(
                 "no solution is known: a function reference_answer(info) in its module would have it checked"
+            )
+        if self.zeroed:
+            reason = next(iter(self.zeroed[0].zeroed.values()))
+            found.append(
+                f"{len(self.zeroed)} of {len(self.scored) + len(self.solved)} answers have a reward function that "
+                f'failed and counts as 0.0 (reward_errors = "zero"), such as: {reason}'
             )
         return [f"environment {self.env.name}: {note}" for note in found]
 

@@ -7,9 +7,7 @@ An environment that needs an endpoint has a method `unreachable() -> str | None`
 
 import ast
 import asyncio
-import contextlib
 import difflib
-import io
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +27,7 @@ from rezero_ray.environments_index import (
 )
 from rezero_ray.foreign.loading import time_limits
 from rezero_ray.foreign.rezero_child.adaptation import adapt, held_out_dataset, turns_of
+from rezero_ray.foreign.rezero_child.contained import ModuleExited
 from rezero_ray.preflight.environment_scoring import Effort
 from rezero_ray.preflight.findings import Findings, together
 from rezero_ray.preflight.foreign_environments import (
@@ -39,6 +38,7 @@ from rezero_ray.preflight.foreign_environments import (
     not_reached,
 )
 from rezero_ray.preflight.model_facts import ModelFacts
+from rezero_ray.preflight.module_code import module_code
 from rezero_ray.preflight.tools import examine_tools
 
 PROMPTS_TOKENISED = 256  # the longest by characters; the longest by tokens is among them for ordinary text
@@ -197,20 +197,21 @@ def _read_tokenizer(config: Config, facts: ModelFacts | None) -> tuple[Any, Find
 
 
 def _built_here(index: int, env: EnvConfig) -> Seen | Problem:
-    noise = (
-        io.StringIO()
-    )  # progress bars and log lines of the environment; its errors are told by the Problem
     try:
-        with contextlib.redirect_stderr(noise), contextlib.redirect_stdout(noise):
-            environment = load_environment(env.id, env.args)
-            tools, notes = _adapted(environment, env)
-            every = list(environment.get_dataset()["prompt"])
-            prompts = _longest(every)
-            held_out = len(held_out_dataset(environment))
-            trouble = environment.unreachable() if hasattr(environment, "unreachable") else None
+        with module_code(f"loading {module_of(env.id)}") as printed:
+            try:
+                environment = load_environment(env.id, env.args)
+                tools, notes = _adapted(environment, env)
+                every = list(environment.get_dataset()["prompt"])
+                prompts = _longest(every)
+                held_out = len(held_out_dataset(environment))
+                trouble = environment.unreachable() if hasattr(environment, "unreachable") else None
+            finally:
+                said = printed.last_line()
     except Exception as error:  # an environment is foreign code: whatever it raises is told, not thrown
-        what = f"{env.name} cannot be built: {type(error).__name__}: {error}"
-        return _not_built(index, env.args, what)
+        why = str(error) if isinstance(error, ModuleExited) else f"{type(error).__name__}: {error}"
+        said = f' (it printed last: "{said}")' if said else ""
+        return _not_built(index, env.args, f"{env.name} cannot be built: {why}{said}")
     if trouble:
         return not_reached(index, trouble)
     return Seen(prompts, turns_of(environment), len(every), held_out, tools, notes)

@@ -14,6 +14,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from rezero_ray.reporting.reward_signal import step_lines
+
 
 class ConsoleReporter:
     """Says what a run is doing. The four lines of every step are printed with and without a terminal."""
@@ -58,12 +60,14 @@ class ConsoleReporter:
         self._progress.update(self._work, advance=1, note=note)
 
     def step(self, row: Mapping[str, Any]) -> None:
-        """The four lines of the contract, and the display moved on."""
+        """The four lines of the contract, what is wrong with the rewards, and the display moved on."""
         number = row["step"]
         self.say(f"Orchestrator Step {number}: Reward={row['reward/mean']:.2f}")
         self.say(f"Trainer Step {number}: Loss={row['loss']:.2f}, Entropy={row['entropy']:.2f}")
         self.say(f"Mismatch KL={row['mismatch_kl']:.4f}")
         self.say(f"Throughput: {row['throughput/tokens_per_s']:.0f} tokens/s")
+        for line in step_lines(row):
+            self.say(line)
         self._progress.update(
             self._steps,
             completed=number,

@@ -67,6 +67,8 @@ def _scoring(report: EnvironmentReport) -> str:
     text = f"{same} of {len(report.scored)} answers got the same reward every time"
     if report.again is not None:
         text += ", in two processes and in opposite order"
+    if report.zeroed:
+        text += f"; {len(report.zeroed)} have a reward error counted as 0.0"
     if speed is None:
         return text
     return f"{speed:.1f} ms of one core an answer, {1000 / speed:.3g} a second; {text}"

@@ -12,9 +12,10 @@ from rezero_ray.reporting.comparison_table import PIPED_WIDTH
 def evaluation_line(score: Score) -> str:
     """One score in a line."""
     failed = f", {score.failed} tasks failed" if score.failed else ""
+    zeroed = f", {score.zeroed} rollouts with a reward error counted as 0.0" if score.zeroed else ""
     return (
         f"Evaluation of policy {score.policy_version}: {score.environment} avg@{score.k} {interval(score.average)}, "
-        f"pass@{score.k} {score.passed.mean:.0%} of {len(score.rewards)} tasks{failed}"
+        f"pass@{score.k} {score.passed.mean:.0%} of {len(score.rewards)} tasks{failed}{zeroed}"
     )
 
 
@@ -48,6 +49,11 @@ def print_scores(base: Sequence[Score], adapter: Sequence[Score]) -> None:
     for score in [*base, *adapter]:
         if score.failed:
             console.print(f"{score.environment}, policy {score.policy_version}: {score.failed} tasks failed")
+        if score.zeroed:
+            console.print(
+                f"{score.environment}, policy {score.policy_version}: {score.zeroed} rollouts have a reward function "
+                "that failed and counts as 0.0"
+            )
 
 
 def _cells(score: Score) -> tuple[str, str, str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rezero_ray.evaluation import Score
+from rezero_ray.reporting.reward_signal import run_lines
 
 CURVES = {
     "reward/mean": "reward",
@@ -85,11 +86,12 @@ def write_report(
         for key, value in run.items()
         if key != "attempts"
     )
+    warnings = "".join(f"<p><b>{html.escape(line)}</b></p>" for line in run_lines(rows))
     path = directory / "report.html"
     path.write_text(
         "<!doctype html><meta charset='utf-8'><title>rezero_ray run</title>"
         "<style>body{font:15px sans-serif;margin:2em}th{text-align:left;padding-right:1em}</style>"
-        f"<h1>{html.escape(str(run['run_id']))}</h1>{drawn}<table>{facts}</table>",
+        f"<h1>{html.escape(str(run['run_id']))}</h1>{warnings}{drawn}<table>{facts}</table>",
         "utf-8",
     )
     return path

@@ -15,6 +15,7 @@ from rezero_ray.records import Group
 from rezero_ray.reporting.console import ConsoleReporter
 from rezero_ray.reporting.evaluation_table import evaluation_line
 from rezero_ray.reporting.report import write_report
+from rezero_ray.reporting.reward_signal import run_lines
 from rezero_ray.reporting.tracker import Tracker
 from rezero_ray.run_directory import RunDirectory
 from rezero_ray.schedule import Send
@@ -124,7 +125,7 @@ class Reporter:
         newest = sorted((self._directory.path / "checkpoints").glob("step_*/adapter"))
         if self._tracker:
             self._tracker.finish(status)
-        for line in lines:
+        for line in [*run_lines(rows), *lines]:
             self.say(line)
         self.say(f"{status}: {len(rows)} steps in {self._directory.path}")
         if newest and status != "failed":

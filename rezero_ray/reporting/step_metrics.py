@@ -83,6 +83,11 @@ def step_metrics(
     }
     row |= {f"errors/{kind}": losses.faults.get(kind, 0) for kind in FAULTS}
     row |= {f"errors/{name}": count for name, count in losses.faults.items()}
+    row["errors/zeroed"] = _zeroed(groups)
+    with_signal = {
+        id(group): any(advantages) for group, advantages in zip(groups, batch.advantages, strict=True)
+    }
+    row["reward/signal"] = fmean(with_signal.values())
     for name in sorted({group.prompt.environment for group in groups}):
         own = [group for group in groups if group.prompt.environment == name]
         scoring = [group.scoring for group in own if group.scoring is not None]
@@ -90,6 +95,7 @@ def step_metrics(
         if scoring:
             row[f"time/{name}/scoring"] = fmean(scoring)
         row.setdefault(f"errors/{name}/environment", 0)
+        row[f"errors/{name}/zeroed"] = _zeroed(own)
         of_environment = [r for g in own for r in g.rollouts]
         counts = Counter(component for r in of_environment for component in r.components)
         for component in sorted(counts):
@@ -97,5 +103,11 @@ def step_metrics(
                 r.components.get(component, 0.0) for r in of_environment
             )
         row[f"reward/{name}/mean"] = fmean(r.reward for r in of_environment)  # wins over a component `mean`
+        row[f"reward/{name}/signal"] = fmean(with_signal[id(group)] for group in own)
     row |= {f"loss/{name}": value for name, value in report.metrics.items() if name not in row}
     return row
+
+
+def _zeroed(groups: Sequence[Group]) -> int:
+    """Rollouts with a reward function that failed and counts as 0.0."""
+    return sum(bool(rollout.zeroed) for group in groups for rollout in group.rollouts)

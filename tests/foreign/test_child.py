@@ -157,3 +157,54 @@ def test_what_runs_in_the_child_imports_nothing_of_ours_by_its_full_name() -> No
             if isinstance(node, ast.ImportFrom) and node.level == 0:
                 names = [node.module or ""]
             assert not any(name.partition(".")[0] in ("rezero_ray", "actors") for name in names), file.name
+
+
+def fake_interpreter(folder: Path, script: str) -> Path:
+    """Our interpreter behind a shell script that does something first."""
+    path = folder / "python"
+    path.write_text(f'#!/bin/sh\n{script}\nexec {sys.executable} "$@"\n', "utf-8")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.parametrize("size", [20, 200_000], ids=["a line", "more than a buffer"])
+def test_what_an_interpreter_prints_before_it_is_ready_is_no_record(
+    tmp_path: Path, size: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    noisy = fake_interpreter(tmp_path, f"head -c {size} /dev/zero | tr '\\0' x; echo welcome")
+
+    async def use(child: ChildProcess) -> None:
+        with pytest.raises(ChildFailed, match="there is no request 'dance'"):
+            await child.ask("dance")
+
+    with_child(use, noisy)
+    assert "welcome" in capsys.readouterr().err
+
+
+def test_a_child_that_exits_or_spoils_its_pipe_says_which(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "verifiers.py").write_text(
+        "", "utf-8"
+    )  # the real one takes seconds, and nothing gets that far
+    (tmp_path / "leaves.py").write_text("import os\nos._exit(7)\n", "utf-8")
+    (tmp_path / "quits.py").write_text("import sys\nsys.exit(3)\n", "utf-8")
+    (tmp_path / "spoils.py").write_text(
+        "import os\nfor number in range(3, 30):\n    try: os.write(number, b'x' * 64)\n    except OSError: pass\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    def loaded(module: str) -> Any:
+        async def use(child: ChildProcess) -> None:
+            with pytest.raises(ChildFailed) as found:
+                await child.ask("load", id=module, module=module, loader="x", **LOAD)
+            said.append(str(found.value))
+
+        return use
+
+    said: list[str] = []
+    for module in ("leaves", "quits", "spoils"):
+        with_child(loaded(module))
+    assert "ended with status 7" in said[0]
+    assert "loading quits called sys.exit(3)" in said[1]
+    assert "its pipe of records had other data" in said[2]

@@ -125,3 +125,36 @@ def test_probes_are_the_same_every_time_and_any_tokenizer_could_have_written_the
     for probe in planned:
         for text in probe.texts:
             text.encode("utf-8")  # no half of a surrogate pair
+
+
+def test_one_reward_for_every_answer_is_told_with_the_reference_answer_among_them() -> None:
+    alike = (scored(PERFECT, 0.25), scored(EMPTY, 0.25), scored(RANDOM, 0.25))
+    (problem,) = replace(SOUND, scored=alike).problems(0)
+    assert (
+        "every answer that was tried, its own solutions included, gets the same reward +0.25" in problem.what
+    )
+    assert replace(SOUND, scored=alike).constant == 0.25
+    for source, said in (
+        ("the answer column", "those by the answer column included"),
+        (None, "was tried gets"),
+    ):
+        report = replace(described(solution=source), scored=alike)
+        assert not report.problems(0)
+        assert any(said in note and "the same reward +0.25" in note for note in report.notes())
+
+
+def test_rewards_that_differ_or_were_not_compared_are_not_called_constant() -> None:
+    assert SOUND.constant is None
+    assert replace(SOUND, scored=(scored(PERFECT, 1.0),)).constant is None
+    assert (
+        replace(SOUND, scored=(scored(EMPTY, 0.0), scored(RANDOM, 0.0))).constant is None
+    )  # solved otherwise
+    solved = (scored(PERFECT, 0.5),)
+    assert replace(SOUND, scored=(scored(EMPTY, 0.0), scored(RANDOM, 0.0)), solved=solved).constant is None
+
+
+def test_answers_with_a_reward_error_that_counts_as_zero_are_counted_in_the_check() -> None:
+    zeroed = replace(scored(RANDOM, 0.0), zeroed={"f": "f returned None"})
+    report = replace(SOUND, scored=(*SOUND.scored, zeroed))
+    assert any("1 of 4 answers have a reward function that failed" in note for note in report.notes())
+    assert any("f returned None" in note for note in report.notes())

@@ -8,7 +8,7 @@ import verifiers as vf
 
 from .adaptation import adapt, held_out_dataset, messages_are_dicts, turns_of
 from .contained import exits_contained
-from .examples import described, solution_function, solution_texts
+from .examples import described, solution_function, solution_texts, written_answer
 from .group_watch import ROLLOUT, GroupWatch, watched_group
 from .model_call import AskPolicy, plain_message
 from .rubric_faults import rubrics_of
@@ -74,7 +74,7 @@ class ClassicEnvironment:
         row = self._dataset[number]
         solution = solution_texts(self._module, row.get("info"))
         if solution is None and isinstance(self._environment, vf.SingleTurnEnv) and row.get("answer"):
-            solution = [str(row["answer"])]
+            solution = [written_answer(getattr(self._environment, "parser", None), str(row["answer"]))]
         return {"prompt": row["prompt"], "solution": solution}
 
     async def run_group(

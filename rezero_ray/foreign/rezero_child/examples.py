@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -54,3 +54,27 @@ def digest(value: Any) -> str:
     """Sixteen hex digits, the same for equal values in any process."""
     text = json.dumps(value, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def written_answer(parser: Any, answer: str) -> str:
+    """An answer in the form in which the environment's parser reads it back: as it stands, in the parser's own XML
+    fields, boxed, or either of them after a thought. As it stands where the parser reads none of these."""
+    for form in _forms(parser, answer):
+        try:
+            read = parser.parse_answer(form)
+        except Exception:  # foreign code, given a text that it may not expect
+            continue
+        if str(read).strip() == answer.strip():
+            return form
+    return answer
+
+
+def _forms(parser: Any, answer: str) -> Iterator[str]:
+    plain = [answer, f"\\boxed{{{answer}}}"]
+    try:
+        fields = dict.fromkeys(parser.get_fields(), "-") | {parser.answer_field: answer}
+        plain.append(parser.format(**fields))
+    except Exception:  # no XMLParser, or one that is built in another way
+        pass
+    yield from plain
+    yield from (f"<think>\n-\n</think>\n{form}" for form in plain)

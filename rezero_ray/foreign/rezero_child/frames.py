@@ -4,6 +4,9 @@ import json
 import struct
 from typing import Any, BinaryIO
 
+READY = b"\nrezero records follow\n"
+"""Written by the child before its first record. What the interpreter prints while it starts comes before."""
+
 HEAD = struct.Struct(">I")
 LONGEST = 256 * 1024**2
 """Bytes of one record. A longer length is taken for noise on the pipe."""

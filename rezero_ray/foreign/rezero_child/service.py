@@ -29,6 +29,7 @@ def main() -> None:
     records_in, records_out = os.fdopen(os.dup(0), "rb", buffering=0), os.fdopen(os.dup(1), "wb", buffering=0)
     with Path(os.devnull).open("rb") as nothing:
         os.dup2(nothing.fileno(), 0)
+    records_out.write(frames.READY)
     os.dup2(2, 1)
     sys.stdout = sys.stderr
     asyncio.run(Service(records_out).serve(records_in))
