@@ -77,7 +77,7 @@ def _require_token(dashboard: str) -> None:
         RunError: it must be taken for open.
     """
     head = _head_elsewhere() if set(hosts_of(dashboard)) <= set(LOOPBACK) else None
-    found = answers_without_token(dashboard) if head is None else _asked_on(head, dashboard)
+    found = answers_without_token(dashboard) if head is None else asked_on(head, dashboard)
     if found is not None:
         raise RunError("cluster", open_to_anybody(found))
 
@@ -90,7 +90,7 @@ def _head_elsewhere() -> str | None:
     return heads[0] if heads and heads[0] != ray.get_runtime_context().get_node_id() else None
 
 
-def _asked_on(node: str, dashboard: str) -> str | None:
+def asked_on(node: str, dashboard: str) -> str | None:
     """As `answers_without_token`, from that node; where it does not say, the dashboard counts as open."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy

@@ -13,7 +13,7 @@ import pytest
 
 from infra.local import bootstrap as local
 from infra.local.table import LocalInfraConfig
-from infra.ray.bootstrap import start
+from infra.ray.bootstrap import HEAD, asked_on, start
 from infra.ray.launcher import RayJob, launch, runs
 from infra.ray.table import RayInfraConfig
 from rezero_ray import cli
@@ -213,6 +213,18 @@ def test_what_the_cluster_will_never_have_is_said_at_once(cluster: EmulatedClust
 def test_the_dashboard_and_the_jobs_api_ask_for_the_token(cluster: EmulatedCluster) -> None:
     assert set(statuses(cluster.dashboard).values()) == {401}
     assert set(statuses(cluster.dashboard, cluster.token).values()) == {200}
+
+
+@pytest.mark.usefixtures("token")
+def test_a_dashboard_on_the_heads_loopback_interface_is_asked_on_the_head(cluster: EmulatedCluster) -> None:
+    """Whatever listens at that address of the driver's own machine is another server."""
+    import ray
+
+    with start(RayInfraConfig(address=cluster.address), gpus=0):
+        (head,) = (node["NodeID"] for node in ray.nodes() if HEAD in node["Resources"])
+        assert asked_on(head, cluster.dashboard) is None
+        assert "could not be asked" in (asked_on(head, "http://127.0.0.1:1") or "")
+        assert "could not be asked" in (asked_on("0" * 56, cluster.dashboard) or ""), "no such node"
 
 
 def test_a_cluster_that_is_open_to_anybody_is_refused(tmp_path: Path) -> None:
