@@ -14,9 +14,16 @@ def examine_processor(config: Config, device: str) -> Findings:
     """Nothing on a GPU."""
     if device != "cpu":
         return Findings()
-    return on_cpu(config, processor_flags(), platform.machine()) + Findings(
-        notes=[] if plugin.wanted(os.environ) else [without_plugin(os.environ["VLLM_PLUGINS"])]
-    )
+    return on_cpu(config, processor_flags(), platform.machine()) + _plugin(config)
+
+
+def _plugin(config: Config) -> Findings:
+    if not plugin.wanted(os.environ):
+        return Findings(notes=[without_plugin(os.environ["VLLM_PLUGINS"])])
+    if plugin.is_whole():
+        return Findings()
+    what = f"these sources lack {plugin.DISCOVERY}, by which vLLM finds our LoRA operation for the CPU"
+    return Findings([Problem("device", what, "copy the whole folder rezero_ray", shown(config.device))])
 
 
 def on_cpu(config: Config, flags: Flags, architecture: str) -> Findings:

@@ -14,6 +14,7 @@ from rezero_ray.config.resume_changes import same_model
 from rezero_ray.preflight.machine import Device, this_machine
 from rezero_ray.preflight.model import examine_model
 from rezero_ray.preflight.model_facts import ModelFacts, local_folder
+from rezero_ray.preflight.processor import examine_processor
 from rezero_ray.recorded_run import RecordedRun
 from rezero_ray.records import Adapter
 
@@ -180,6 +181,7 @@ def _served(request: Request, adapters: Sequence[ServedAdapter]) -> Served:
         what += f" ({machine.gpus_hidden})" if machine.gpus_hidden else ""
         remedy = "name others: --inference_gpu_ids '[0]'"
         found.problems.append(Problem("inference_gpu_ids", what, remedy, shown(config.inference_gpu_ids)))
+    found += examine_processor(config, device)
     with request.locating():
         if found.problems or facts is None:
             raise ConfigError(found.problems)

@@ -33,6 +33,11 @@ def wanted(variables: Mapping[str, str]) -> bool:
     return named is None or NAME in named.split(",")
 
 
+def is_whole() -> bool:
+    """Whether the entry point is there, which copies of the sources may leave out."""
+    return any(DISCOVERY.glob("*.dist-info/entry_points.txt"))
+
+
 def python_path(before: str | None) -> str:
     """PYTHONPATH for a process that runs vLLM: our packages and the plug-in, ahead of what is there `before`."""
     ours = [str(ROOT), str(DISCOVERY)]

@@ -1,8 +1,11 @@
 """Claims about what the preflight says of the processor and of vLLM's plug-ins."""
 
+from pathlib import Path
+
 import pytest
 
 from rezero_ray.preflight.processor import examine_processor, on_cpu
+from rezero_ray.vllm_cpu import plugin
 from tests.record_builders import make_config
 
 AVX2 = frozenset({"avx2", "fma"})
@@ -39,3 +42,14 @@ def test_a_list_of_plugins_without_ours_is_noted(
     assert [note for note in notes if "VLLM_PLUGINS" in note] == notes
     assert len(notes) == noted
     assert not examine_processor(config, "cuda").notes
+
+
+def test_sources_without_the_plugin_are_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VLLM_PLUGINS", raising=False)
+    config = make_config(model__dtype="float32")
+    assert not examine_processor(config, "cpu").problems
+    monkeypatch.setattr(plugin, "DISCOVERY", tmp_path)
+    (problem,) = examine_processor(config, "cpu").problems
+    assert str(tmp_path) in problem.what
+    monkeypatch.setenv("VLLM_PLUGINS", "")
+    assert not examine_processor(config, "cpu").problems, "it is not wanted"
