@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 import ray
 
+from actors.engine_faults import explained
 from actors.peak_memory import peak_resident_bytes, used_gpu_bytes
 from actors.tool_calls import ReadCompletion, ToolCallReader
 from rezero_ray.config.schema import Config
@@ -71,7 +72,8 @@ class RolloutEngine:
 
         arguments = engine_arguments(self._config, self._device, self._replica)
         if not hasattr(self, "_engine"):
-            self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
+            with explained():
+                self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
             parser = self._config.inference.model.tool_call_parser
             if parser is not None:
                 self._tool_calls = ToolCallReader(parser, self._engine.get_tokenizer())
@@ -166,7 +168,9 @@ class RolloutEngine:
         (folder / "adapter_model.safetensors").write_bytes(adapter.weights.data)
         (folder / "adapter_config.json").write_bytes(adapter.config)
         request = LoRARequest(lora_name=name, lora_int_id=lora_id, lora_path=str(folder))
-        if not await self._engine.add_lora(request):
+        with explained():
+            taken = await self._engine.add_lora(request)
+        if not taken:
             raise RuntimeError(f"vLLM did not take the adapter {name}")
         self._requests[name] = request
 
@@ -198,7 +202,8 @@ class RolloutEngine:
             stream = self._engine.generate(
                 {"prompt_token_ids": list(token_ids)}, params, f"{name}/{self._serial}", lora_request=request
             )
-            return [output async for output in stream][-1]
+            with explained():
+                return [output async for output in stream][-1]
         finally:
             self._in_flight[name] -= 1
 

@@ -41,6 +41,8 @@ MODULES = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb and returns its exit status (see rezero_ray.train)."""
+    if argv is None:
+        _find_modules_here()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments and arguments[0] in VERBS:
         verb, rest = arguments[0], arguments[1:]
@@ -55,6 +57,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         own, overrides = split_arguments(rest)
         return train.answered(lambda: _look(verb, own, overrides))
     return train.answered(lambda: _no_verb(arguments))
+
+
+def _find_modules_here() -> None:
+    """Put the working directory on the import path, as `python -m` does: the script `rezero` starts with its own.
+    An environment may be a module beside the TOML. `python -P` and PYTHONSAFEPATH ask for the contrary."""
+    if not sys.flags.safe_path and not {"", str(Path.cwd())} & set(sys.path):
+        sys.path.insert(0, str(Path.cwd()))
 
 
 def _look(verb: str, own: Sequence[str], overrides: Sequence[str]) -> int:

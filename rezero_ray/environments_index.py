@@ -56,12 +56,17 @@ def source_of(env_id: str) -> str | None:
 
 
 def install_hint(env_id: str) -> str:
-    """What to do about an id that cannot be imported: the exact command, or the built-in that was meant."""
-    name = module_of(env_id).partition(".")[0] if ":" in env_id else env_id.rpartition("/")[2]
-    twin = name.removeprefix("sv-env-")
-    built_in = f'; or write id = "{twin}", the built-in one' if twin in BUILT_IN else ""
-    command = f"prime env install {env_id}" if "/" in env_id else f"uv pip install {name}"
-    return f"install it: {command}{built_in}"
+    """What to do about an id that cannot be imported: where its module is looked for, the hub's command for an id of
+    the hub, or the built-in that was meant. Never the name of a package: on a public index it may be a stranger's."""
+    module = module_of(env_id).partition(".")[0]
+    twin = env_id.rpartition("/")[2].removeprefix("sv-env-")
+    built_in = f'; or write id = "{twin}", the built-in one' if twin in BUILT_IN and ":" not in env_id else ""
+    if "/" in env_id:
+        return f"install it: prime env install {env_id}{built_in}"
+    return (
+        f"put {module}.py, or the package {module}, into the working directory, or install your own package of it "
+        f"(uv pip install PATH){built_in}"
+    )
 
 
 def load_environment(env_id: str, args: Mapping[str, Any]) -> Any:

@@ -92,6 +92,56 @@ __all__ = ["SayNumbers", "Twice"]
 """
 
 
+V1_DUEL = """
+import verifiers.v1 as vf
+
+class Say(vf.Task[vf.TaskData]):
+    @vf.reward(weight=1.0)
+    async def replies(self, trace) -> float:
+        return float(trace.num_turns)
+
+class Numbers(vf.Taskset[Say, vf.TasksetConfig]):
+    def load(self):
+        yield Say(vf.TaskData(prompt="Say."))
+
+class DuelConfig(vf.EnvConfig):
+    red: vf.AgentConfig = vf.AgentConfig()
+    blue: vf.AgentConfig = vf.AgentConfig()
+
+class Duel(vf.Env[DuelConfig]):
+    async def run(self, task, agents):
+        async with agents.red.interaction(task) as talk:
+            await talk.turn()
+
+__all__ = ["Numbers", "Duel"]
+"""
+
+V1_TOOLS = """
+import verifiers.v1 as vf
+
+class Search(vf.Toolset):
+    @vf.tool
+    async def search(self, query: str) -> str:
+        "Search."
+        return query
+
+class Say(vf.Task[vf.TaskData]):
+    @vf.reward(weight=1.0)
+    async def replies(self, trace) -> float:
+        return float(trace.num_turns)
+
+    @classmethod
+    def toolsets(cls, config):
+        return [Search(vf.ToolsetConfig())]
+
+class Numbers(vf.Taskset[Say, vf.TasksetConfig]):
+    def load(self):
+        yield Say(vf.TaskData(prompt="Say."))
+
+__all__ = ["Numbers"]
+"""
+
+
 class ScriptedEngine:
     """Answers every request with one token and the end of the turn, each with a logprob that tells the requests
     apart. Keeps what it was sent."""

@@ -23,7 +23,7 @@ from rezero_ray.preflight.probes import EMPTY, Probe, prompt_text
 from rezero_ray.records import Group, Prompt, Sizes
 from rezero_ray.schedule import Send
 from tests.actors.calling_engine import CallingEngine
-from tests.actors.foreign_environments import CLASSIC, TOOLS, V1, ScriptedEngine
+from tests.actors.foreign_environments import CLASSIC, TOOLS, V1, V1_DUEL, V1_TOOLS, ScriptedEngine
 from tests.foreign_interpreters import REQUIREMENTS, interpreter
 from tests.record_builders import SMOLLM2, make_config
 
@@ -46,6 +46,8 @@ def toys(interpreters_of_the_session: Path, tmp_path_factory: pytest.TempPathFac
     (folder / "toy_classic.py").write_text(CLASSIC, "utf-8")
     (folder / "toy_tools.py").write_text(TOOLS, "utf-8")
     (folder / "toy_v1.py").write_text(V1, "utf-8")
+    (folder / "toy_duel.py").write_text(V1_DUEL, "utf-8")
+    (folder / "toy_search.py").write_text(V1_TOOLS, "utf-8")
     with pytest.MonkeyPatch.context() as changes:
         changes.setenv("PYTHONPATH", str(folder))
         for version in VERSIONS:
@@ -212,6 +214,22 @@ def test_tools_are_offered_called_and_answered_and_a_slow_one_is_an_error(worker
         assert found.value.kind == "environment"
 
     workers(version, use, id="toy-tools", tool_timeout=1.0)
+
+
+def test_v1_environments_of_several_trained_agents_or_with_mcp_tools_are_refused_at_load(
+    workers: Any,
+) -> None:
+    async def use(worker: Any) -> None:
+        await worker.sizes()
+        for name, said in {
+            "toy-duel": r"Duel is not supported: it trains several agents \(red, blue\)",
+            "toy-search": r"Numbers is not supported: it offers MCP tools \(Search\)",
+        }.items():
+            record = load_record(worker._settings.model_copy(update={"id": name, "args": {}}))
+            with pytest.raises(ChildFailed, match=said):
+                await worker._environment._child.ask("load", **record)
+
+    workers("0.4.0", use, args={"count": 5}, timeout=100.0)
 
 
 def test_v1_rollouts_and_their_scoring_have_limits_and_its_tools_none(workers: Any) -> None:

@@ -81,11 +81,17 @@ def test_a_class_that_is_not_there_is_told_without_running_the_module(
     assert problem.key == "orchestrator.env.0.id" and problem.what.startswith(said)
 
 
-def test_the_hint_has_the_command_and_the_built_in_twin() -> None:
+def test_the_hint_has_the_hubs_command_and_the_built_in_twin() -> None:
     hint = install_hint("intertwine/sv-env-redteam-attack")
     assert "prime env install intertwine/sv-env-redteam-attack" in hint and 'id = "redteam-attack"' in hint
-    assert "uv pip install my-env" in install_hint("my-env")
-    assert "uv pip install rooms" in install_hint("rooms.of.others:Room")
+
+
+@pytest.mark.parametrize("env_id", ["my-env", "rooms.of.others:Room", "json:Nothing", "requests2"])
+def test_no_hint_names_a_package_that_a_stranger_may_own(env_id: str) -> None:
+    hint = install_hint(env_id)
+    assert f"put {module_of(env_id).partition('.')[0]}.py" in hint and "working directory" in hint
+    assert "uv pip install PATH" in hint and "uv pip install " in hint.replace("PATH", "")
+    assert f"install {env_id.partition(':')[0]}" not in hint
 
 
 def test_a_hub_environment_is_a_note_for_a_dry_run_and_refused_for_a_run(tmp_path: Path) -> None:
@@ -108,6 +114,22 @@ def test_what_an_environment_raises_is_told_and_not_thrown(tmp_path: Path, insta
     config = config_with(tmp_path, "--orchestrator.env.0.id=broken-env")
     (problem,) = examine_prompts(config, None).problems
     assert "cannot be built: KeyError: 'TOKEN'" in problem.what
+
+
+def test_an_environment_that_trains_several_agents_is_named(tmp_path: Path, install: Install) -> None:
+    source = """import verifiers as vf
+from datasets import Dataset
+class MultiAgentEnv(vf.MultiTurnEnv):
+    async def env_response(self, messages, state, **rest): return []
+class Duel(MultiAgentEnv): pass
+def load_environment():
+    return Duel(dataset=Dataset.from_list([{"question": "2?", "answer": "2"}]), rubric=vf.Rubric(funcs=[]))
+"""
+    install("two_agents", source)
+    found = examine_prompts(config_with(tmp_path, "--orchestrator.env.0.id=two-agents"), None)
+    (problem,) = found.problems
+    assert problem.key == "orchestrator.env.0.id"
+    assert "Duel (MultiAgentEnv) is not supported: it trains several agents" in problem.what
 
 
 def test_an_endpoint_that_an_environment_needs_is_asked_for(tmp_path: Path, install: Install) -> None:

@@ -9,6 +9,7 @@ from .bounded_calls import BoundedCalls
 from .dict_messages import tests_for_dicts
 from .rubric_faults import Rules, guard_rubric, rubrics_of
 from .time_limits import TimeLimits, limit_rollouts, limit_tools
+from .unsupported import require_supported
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,14 @@ def adapt(
         ours: a built-in one, written for both kinds of messages.
 
     Raises:
-        ValueError: a limit is given, and the environment has nothing to limit by it.
+        ValueError: the environment is of a kind that cannot be trained on; or a limit is given, and it has nothing to
+            limit by it.
     """
     notes: list[str] = []
     tools: list[dict[str, Any]] = []
     calls = BoundedCalls()
     for part in _parts(environment):
+        require_supported(part)
         dicts = not ours and tests_for_dicts(_its_code(part)) if dict_messages is None else dict_messages
         if dicts := dicts and not messages_are_dicts(version("verifiers")):
             notes.append("its reward functions get messages as dicts, which its code asks for")

@@ -18,6 +18,7 @@ from .examples import described
 from .group_watch import watched_group
 from .model_call import Answer, AskPolicy, CallFailed, plain_message
 from .time_limits import TimeLimits
+from .unsupported import require_supported_v1
 from .v1_endpoint import KEY_VARIABLE, PolicyEndpoint
 from .v1_harness import HARNESS_ID
 from .v1_rewards import guard_task
@@ -43,9 +44,12 @@ class V1Environment:
         if limits.tool is not None:
             raise ValueError(f"tool_timeout = {limits.tool:g}: verifiers v1 has its tools in other processes")
         self.notes: list[str] = []
+        self._roles: list[str] = []
+        self._conversing: list[str] = []  # roles whose harness is ours
         self._limits = limits
         with exits_contained(f"loading {env_id}"):
             self._environment = vf.load_environment(self._config(env_id, args, max_turns))
+            require_supported_v1(self._environment, self._roles, self._conversing)
             taskset = self._environment.taskset
             self._tasks = list(taskset if taskset.bounded else islice(taskset, MOST_TASKS))
         for task in self._tasks:
@@ -89,6 +93,8 @@ class V1Environment:
                 ours.append(role)
             changed = type(agent).model_validate({**agent.model_dump(exclude_unset=True), **changes})
             setattr(config, role, changed)
+            self._roles.append(role)
+        self._conversing = ours
         if ours:
             self.notes.append(f"agents without a harness of their own converse in process: {', '.join(ours)}")
         return config
