@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from actors.policy import EngineUnanswered, Overlong, Policy
+from actors.policy import Overlong, Policy, Unanswered
 from actors.scored_rollout import ScoredRollout, shown_message
 from rezero_ray.config.environment import EnvConfig
 from rezero_ray.foreign.interpreter import Interpreter
@@ -20,33 +20,11 @@ DEAF_SECONDS = 10.0
 
 
 @dataclass
-class Spoken:
-    """One model call: the messages that it answered, and what the policy wrote; nothing where there was no room."""
-
-    messages: list[dict[str, Any]]
-    turn: Turn | None
-
-
-@dataclass
-class Conversations:
-    """The model calls of one group, by rollout in the order in which they were made, and by call."""
+class RunningGroup:
+    """The policy of a group that a child rolls out, and the turns that it wrote, by the number of the model call."""
 
     policy: Policy
-    by_rollout: dict[int, list[Spoken]] = field(default_factory=dict)
-    by_call: dict[int, Spoken] = field(default_factory=dict)
-
-    def last(self, rollout: int, messages: list[dict[str, Any]]) -> Turn | None:
-        """The turn that these messages go on from: the latest whose own messages they begin with, and whose answer
-        comes next."""
-        for spoken in reversed(self.by_rollout.get(rollout, [])):
-            length = len(spoken.messages)
-            goes_on = len(messages) > length and messages[length]["role"] == "assistant"
-            last_answer = max(
-                (i for i, each in enumerate(messages) if each["role"] == "assistant"), default=-1
-            )
-            if goes_on and last_answer == length and messages[:length] == spoken.messages:
-                return spoken.turn
-        return None
+    turns: dict[int, Turn] = field(default_factory=dict)
 
 
 class ChildEnvironment:
@@ -57,7 +35,7 @@ class ChildEnvironment:
         self._child: ChildProcess | None = None
         self._facts: dict[str, Any] = {}
         self._starting = asyncio.Lock()
-        self._groups: dict[int, Conversations] = {}
+        self._groups: dict[int, RunningGroup] = {}
         self._endings: set[asyncio.Task[None]] = set()
 
     async def sizes(self) -> Sizes:
@@ -73,7 +51,7 @@ class ChildEnvironment:
         number, result = child.begin(
             "run_group", example=prompt.example, held_out=prompt.held_out, rollouts=count
         )
-        group = self._groups[number] = Conversations(policy)
+        group = self._groups[number] = RunningGroup(policy)
         try:
             return [_scored(record, group) for record in await result]
         except asyncio.CancelledError:
@@ -114,21 +92,14 @@ class ChildEnvironment:
         group = self._groups.get(question["request"])
         if group is None:
             return {"error": "the group was given up"}
-        rollout, messages = int(question["rollout"]), question["messages"]
-        last = group.last(rollout, messages)
-        spoken = group.by_rollout.setdefault(rollout, [])
+        rollout = int(question["rollout"])
         try:
-            answer = await group.policy.answer(
-                messages, question["tools"], rollout=rollout, turn=len(spoken), last=last
-            )
-        except EngineUnanswered as problem:
+            answer = await group.policy.answer(question["messages"], question["tools"], rollout=rollout)
+        except Unanswered as problem:
             return {"error": str(problem)}
-        except Exception as problem:  # a chat template refuses, say, an order of roles
-            return {"error": f"{type(problem).__name__}: {problem}"}
         if isinstance(answer, Overlong):
             return {"text": "", "tool_calls": [], "finish_reason": "length", "overlong": True}
-        spoken.append(Spoken(messages, answer.turn))
-        group.by_call[int(question["call"])] = spoken[-1]
+        group.turns[int(question["call"])] = answer.turn
         return {
             "text": answer.text,
             "tool_calls": [msgspec.structs.asdict(call) for call in answer.tool_calls],
@@ -137,11 +108,11 @@ class ChildEnvironment:
         }
 
 
-def _scored(record: dict[str, Any], group: Conversations) -> ScoredRollout:
+def _scored(record: dict[str, Any], group: RunningGroup) -> ScoredRollout:
     return ScoredRollout(
         reward=record["reward"],
         components={name: float(value) for name, value in record["metrics"].items()},
-        turns=[turn for call in record["calls"] if (turn := group.by_call[call].turn) is not None],
+        turns=[group.turns[call] for call in record["calls"] if call in group.turns],
         text=[shown_message(message) for message in record["completion"]],
         truncated=bool(record.get("truncated")),
         error=record["error"],

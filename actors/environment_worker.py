@@ -13,8 +13,8 @@ import ray
 from actors.child_environment import ChildEnvironment
 from actors.in_process_environment import InProcessEnvironment
 from actors.policy import Policy
-from actors.scored_rollout import EnvironmentSource, ScoredRollout, merge_turns
-from rezero_ray.chat import ChatTokenizer
+from actors.scored_rollout import EnvironmentSource, ScoredRollout, first_break, merge_turns
+from rezero_ray.chat import ChatTokenizer, clean_text
 from rezero_ray.codec import encode
 from rezero_ray.config.environment import EnvConfig
 from rezero_ray.config.schema import Config
@@ -77,37 +77,51 @@ class EnvironmentWorker:
 
     async def _roll_out(self, send: Send, engine: Any) -> tuple[list[Rollout], float | None]:
         """The rollouts, and the seconds of their scoring."""
-        policy = Policy(engine, self._chat, self._config, send.prompt, send.version)
+        policy = Policy(engine, self._chat, self._config, send.prompt, send.version, attempt=send.attempt)
         count = send.rollouts or self._config.orchestrator.rollouts_per_example
         try:
             if send.attempt > 1:
                 await self._environment.renew()
             scored = await self._environment.roll_out(send.prompt, count, policy)
         except Exception as problem:
-            if policy.engine_error is not None:
-                raise policy.engine_error from problem
+            self._require_answered(send, policy)
             raise self._broken(send, f"{type(problem).__name__}: {problem}") from problem
-        if policy.engine_error is not None:
-            raise policy.engine_error
+        self._require_answered(send, policy)
         try:
-            return [self._rollout(each, send.version) for each in scored], scored[0].scoring
+            rollouts = [
+                self._rollout(each, send.version, policy.trouble(number))
+                for number, each in enumerate(scored)
+            ]
         except ValueError as problem:
             raise self._broken(send, str(problem)) from problem
+        return rollouts, scored[0].scoring
+
+    def _require_answered(self, send: Send, policy: Policy) -> None:
+        """
+        Raises:
+            RunError: a model call had no answer, whatever the environment made of it.
+        """
+        if policy.engine_error is not None:
+            raise policy.engine_error
+        if policy.refusal is not None:
+            raise self._broken(send, policy.refusal)
 
     def _broken(self, send: Send, why: str) -> RunError:
-        return RunError("environment", f"{self._settings.name}, prompt {send.prompt.index}: {why}")
+        return RunError("environment", clean_text(f"{self._settings.name}, prompt {send.prompt.index}: {why}"))
 
-    def _rollout(self, scored: ScoredRollout, version: int) -> Rollout:
-        """One rollout as a record.
+    def _rollout(self, scored: ScoredRollout, version: int, trouble: str | None) -> Rollout:
+        """One rollout as a record. `trouble`: what the policy knows of it.
 
         Raises:
-            ValueError: it holds an error, no turn, or no reward within its range.
+            ValueError: it holds an error, no turn, turns that are no sequence, or no reward within its range.
         """
         if scored.error is not None:
             raise ValueError(f"the rollout failed: {scored.error}")
-        reward = trained_reward(scored.reward, self._raw, self._settings.reward_range)
         if not scored.turns:
-            raise ValueError("the rollout has no turn of the policy")
+            raise ValueError(trouble or "the rollout has no turn of the policy")
+        if (broken := first_break(scored.turns)) is not None:
+            raise ValueError(f"turn {broken + 1} does not continue turn {broken}: {trouble or 'other ids'}")
+        reward = trained_reward(scored.reward, self._raw, self._settings.reward_range)
         return merge_turns(
             scored.turns,
             policy_version=version,

@@ -6,7 +6,7 @@ from verifiers.clients import Client
 from verifiers.errors import ModelError, OverlongPromptError
 from verifiers.types import Response, ResponseMessage, ResponseTokens, ToolCall, Usage
 
-from actors.policy import Answer, EngineUnanswered, Overlong, Policy
+from actors.policy import Answer, Overlong, Policy, Unanswered
 from rezero_ray.foreign.rezero_child.group_watch import ROLLOUT
 from rezero_ray.foreign.rezero_child.model_call import BASE_MODEL, plain_message
 from rezero_ray.records import Turn
@@ -34,24 +34,17 @@ class PolicyClient(Client):
         self, prompt: Any, model: str, sampling_args: Any, tools: Any = None, **kwargs: Any
     ) -> Answer | Overlong:
         state = kwargs["state"]
-        trajectory = state["trajectory"]
         try:
             if model == BASE_MODEL:
                 return await self.client.base_answer(
                     prompt,
                     rollout=state["input"][ROLLOUT],
-                    turn=len(trajectory),
+                    turn=len(state["trajectory"]),
                     max_tokens=sampling_args.get("max_tokens"),
                     temperature=sampling_args.get("temperature"),
                 )
-            return await self.client.answer(
-                prompt,
-                tools,
-                rollout=state["input"][ROLLOUT],
-                turn=len(trajectory),
-                last=turn_of(trajectory[-1]) if trajectory else None,
-            )
-        except EngineUnanswered as problem:
+            return await self.client.answer(prompt, tools, rollout=state["input"][ROLLOUT])
+        except Unanswered as problem:
             raise ModelError(str(problem)) from problem
 
     async def raise_from_native_response(self, response: Answer | Overlong) -> None:

@@ -3,11 +3,13 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
 
 from actors.policy import Policy
+from rezero_ray.chat import clean_text, shown_text
 from rezero_ray.records import Prompt, Rollout, Sizes, Turn
 
 
@@ -45,12 +47,22 @@ class EnvironmentSource(Protocol):
 
 def shown_message(message: Mapping[str, Any]) -> dict[str, str]:
     """A message for people: its role, and its text with the calls of tools behind it, a line each."""
-    lines = [str(message.get("content") or "")]
+    lines = [shown_text(message.get("content"))]
     for call in message.get("tool_calls") or []:
         record = json.loads(call) if isinstance(call, str) else call  # verifiers tells them as JSON
         function = record.get("function", record)
-        lines.append(f"{function['name']}({function['arguments']})")
-    return {"role": str(message.get("role", "")), "content": "\n".join(line for line in lines if line)}
+        lines.append(clean_text(f"{function['name']}({function['arguments']})"))
+    role = clean_text(str(message.get("role", "")))
+    return {"role": role, "content": "\n".join(line for line in lines if line)}
+
+
+def first_break(turns: Sequence[Turn]) -> int | None:
+    """The first turn, from 1, whose ids the next turn's prompt does not begin with."""
+    for number, (turn, following) in enumerate(pairwise(turns), start=1):
+        written = [*turn.prompt_ids, *turn.completion_ids]
+        if following.prompt_ids[: len(written)] != written:
+            return number
+    return None
 
 
 def merge_turns(turns: Sequence[Turn], **fields: Any) -> Rollout:
@@ -59,13 +71,13 @@ def merge_turns(turns: Sequence[Turn], **fields: Any) -> Rollout:
     Raises:
         ValueError: a turn's prompt does not continue the turn before it, token by token.
     """
-    token_ids, trained, logprobs = turns[0].prompt_ids, [], []
+    if (broken := first_break(turns)) is not None:
+        raise ValueError(f"turn {broken + 1} does not continue turn {broken}")
+    trained, logprobs = [], []
     for turn in turns:
-        if turn.prompt_ids[: len(token_ids)] != token_ids:
-            raise ValueError("a turn's prompt does not continue the turn before it")
         trained.append(slice(len(turn.prompt_ids), len(turn.prompt_ids) + len(turn.completion_ids)))
         logprobs.append(turn.logprobs)
-        token_ids = [*turn.prompt_ids, *turn.completion_ids]
+    token_ids = [*turns[-1].prompt_ids, *turns[-1].completion_ids]
     all_logprobs = np.zeros(len(token_ids), dtype=np.float32)
     mask = np.zeros(len(token_ids), dtype=np.uint8)
     for where, of_turn in zip(trained, logprobs, strict=True):

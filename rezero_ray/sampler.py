@@ -87,10 +87,15 @@ def require_same_sizes(before: Mapping[str, int], now: Mapping[str, int]) -> Non
             raise ValueError(f"environment {name!r} had {size} training examples and has {now[name]}")
 
 
-def sampling_seed(run_seed: int, prompt_index: int, rollout: int, turn: int, model: str = "") -> int:
-    """Seed of one completion: the same prompt of the same run is sampled the same way after a restart.
+def sampling_seed(
+    run_seed: int, prompt_index: int, rollout: int, turn: int, model: str = "", *, attempt: int = 1
+) -> int:
+    """Seed of one completion: the same attempt at the same prompt of the same run is sampled the same way after a
+    restart, and another attempt in another way: what broke the first one may be what the policy wrote.
 
     `model` names one beside the policy, whose seeds are others.
     """
     behind = f"/{model}" if model else ""
+    if attempt > 1:
+        behind += f"/attempt {attempt}"
     return random.Random(f"{run_seed}/{prompt_index}/{rollout}/{turn}{behind}").getrandbits(31)

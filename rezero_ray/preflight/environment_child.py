@@ -7,7 +7,7 @@ import asyncio
 import os
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,7 @@ from rezero_ray.foreign.loading import load_record
 from rezero_ray.foreign.process import ChildDied, ChildFailed, ChildProcess
 from rezero_ray.foreign.reward_ranges import raw_range_of, trained_reward
 from rezero_ray.preflight.probes import Example, Probe
+from rezero_ray.preflight.scripted_policy import ScriptedPolicy
 
 SCORE_SECONDS = 60.0
 """For one answer, where the environment's `timeout` does not say less."""
@@ -45,8 +46,7 @@ class EnvironmentChild:
 
     def __init__(self, env: EnvConfig, seconds: float, log: BinaryIO) -> None:
         self._env, self._seconds, self._log = env, seconds, log
-        self._scripts: dict[int, Sequence[str]] = {}
-        self._said: dict[tuple[int, int], int] = {}
+        self._scripts: dict[int, ScriptedPolicy] = {}
         self._child: ChildProcess
         self.score_seconds = min(env.timeout or SCORE_SECONDS, SCORE_SECONDS)
         self.facts: dict[str, Any] = {}
@@ -79,9 +79,9 @@ class EnvironmentChild:
     async def describe(self) -> dict[str, Any]:
         return dict(await self._ask("describe"))
 
-    async def prompts(self, count: int) -> list[Any]:
-        """The longest of the training prompts, by characters."""
-        return list(await self._ask("prompts", count=count))
+    async def prompts(self, most_bytes: int) -> list[Any]:
+        """The longest of the training prompts, as many as have so many bytes together."""
+        return list(await self._ask("prompts", bytes=most_bytes))
 
     async def example(self, number: int) -> Example:
         record = await self._ask("example", number=number)
@@ -96,18 +96,20 @@ class EnvironmentChild:
         """
         before = self.cpu_seconds()
         number, result = self._child.begin("run_group", example=probe.example, held_out=False, rollouts=times)
-        self._scripts[number] = probe.texts
+        script = self._scripts[number] = ScriptedPolicy(probe.texts)
         try:
             async with asyncio.timeout(self.score_seconds):
                 records = await result
         except ChildDied as problem:
             raise ChildDied(self._with_log(problem)) from None
         except ChildFailed as problem:
-            return Scored(probe, (), {}, self.cpu_seconds() - before, str(problem))
+            return Scored(probe, (), {}, self.cpu_seconds() - before, script.refusal or str(problem))
         finally:
             self._scripts.pop(number, None)
         cpu = self.cpu_seconds() - before
         try:
+            for record in records:
+                script.require_sequence(record["calls"])
             rewards = tuple(self._reward(record) for record in records)
         except ValueError as problem:
             return Scored(probe, (), {}, cpu, str(problem))
@@ -148,11 +150,7 @@ class EnvironmentChild:
             raise ChildDied(self._with_log(problem)) from None
 
     async def _answer(self, question: dict[str, Any]) -> dict[str, Any]:
-        request, rollout = int(question["request"]), int(question["rollout"])
-        texts, turn = self._scripts[request], self._said.get((request, rollout), 0)
-        self._said[request, rollout] = turn + 1
-        text = texts[min(turn, len(texts) - 1)]
-        return {"text": text, "tool_calls": [], "finish_reason": "stop", "overlong": False}
+        return self._scripts[int(question["request"])].answer(question)
 
     def _with_log(self, problem: ChildDied) -> str:
         """The problem and the last line that the child printed."""

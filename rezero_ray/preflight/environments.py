@@ -10,10 +10,11 @@ import asyncio
 import difflib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from rezero_ray.chat import tool_record
+from rezero_ray.chat import ChatTokenizer, MessageRefused, policy_messages
 from rezero_ray.config import Config, Problem
 from rezero_ray.config.environment import EnvConfig
 from rezero_ray.config.problems import shown
@@ -28,6 +29,7 @@ from rezero_ray.environments_index import (
 from rezero_ray.foreign.loading import time_limits
 from rezero_ray.foreign.rezero_child.adaptation import adapt, held_out_dataset, turns_of
 from rezero_ray.foreign.rezero_child.contained import ModuleExited
+from rezero_ray.foreign.rezero_child.examples import longest_prompts
 from rezero_ray.preflight.environment_scoring import Effort
 from rezero_ray.preflight.findings import Findings, together
 from rezero_ray.preflight.foreign_environments import (
@@ -41,7 +43,8 @@ from rezero_ray.preflight.model_facts import ModelFacts
 from rezero_ray.preflight.module_code import module_code
 from rezero_ray.preflight.tools import examine_tools
 
-PROMPTS_TOKENISED = 256  # the longest by characters; the longest by tokens is among them for ordinary text
+BYTES_TOKENISED = 2 * 2**20
+"""Of prompts, the longest first: a second or two. A data set that has no more is measured whole."""
 
 
 def examine_sources(config: Config, *, must_be_here: bool) -> Findings:
@@ -157,7 +160,7 @@ def look_at(
         return await asyncio.gather(
             asyncio.to_thread(_read_tokenizer, config, facts),
             *(
-                look_into(index, env, seconds=seconds, prompts=PROMPTS_TOKENISED, effort=effort)
+                look_into(index, env, seconds=seconds, most_bytes=BYTES_TOKENISED, effort=effort)
                 for index, env in away.items()
             ),
         )
@@ -179,6 +182,8 @@ def judge(config: Config, index: int, seen: Seen | Problem, tokenizer: Any) -> F
     if not seen.prompts:
         what = f"{config.orchestrator.env[index].name} has no prompts"
         found.problems.append(Problem(f"orchestrator.env.{index}", what, "check its args"))
+    elif (refused := _not_shown(config, index, seen.prompts)) is not None:
+        found.problems.append(refused)
     elif tokenizer is not None:
         found += _measured(config, index, tokenizer, seen)
     if seen.report is not None:
@@ -203,7 +208,7 @@ def _built_here(index: int, env: EnvConfig) -> Seen | Problem:
                 environment = load_environment(env.id, env.args)
                 tools, notes = _adapted(environment, env)
                 every = list(environment.get_dataset()["prompt"])
-                prompts = _longest(every)
+                prompts = longest_prompts(every, BYTES_TOKENISED)
                 held_out = len(held_out_dataset(environment))
                 trouble = environment.unreachable() if hasattr(environment, "unreachable") else None
             finally:
@@ -237,25 +242,51 @@ def _not_built(index: int, args: Mapping[str, Any], what: str) -> Problem:
     return Problem(f"orchestrator.env.{index}.id", what, "call its loader by itself to see more")
 
 
-def longest_in_tokens(tokenizer: Any, prompts: Sequence[Any], tools: Sequence[Any] = ()) -> int:
-    """
+def longest_in_tokens(
+    tokenizer: Any, prompts: Sequence[Any], tools: Sequence[Any] = (), *, thinking: bool = True
+) -> int:
+    """Of the prompts as a run builds them.
+
     Raises:
-        ValueError: the chat template refuses a prompt, in its own words.
+        ValueError: the policy cannot be shown a prompt, or the chat template refuses it, in its own words.
     """
+    options = {} if thinking else {"thinking": False}
     try:
-        return max(_tokens(tokenizer, prompt, tools) for prompt in prompts)
+        return max(_tokens(tokenizer, prompt, tools, **options) for prompt in prompts)
     except Exception as error:  # of jinja2, or whatever the template's own functions raise
         raise ValueError(str(error)) from None
 
 
+def _not_shown(config: Config, index: int, prompts: Sequence[Any]) -> Problem | None:
+    """A prompt that the policy cannot be shown."""
+    for prompt in prompts:
+        try:
+            policy_messages(prompt)
+        except MessageRefused as problem:
+            what = f"the policy cannot be shown a prompt of {config.orchestrator.env[index].name}: {problem}"
+            remedy = "give it prompts of text: change its args, or take another environment"
+            return Problem(f"orchestrator.env.{index}", what, remedy)
+    return None
+
+
 def _measured(config: Config, index: int, tokenizer: Any, seen: Seen) -> Findings:
+    thinking, env_id = config.orchestrator.sampling.thinking, config.orchestrator.env[index].name
     try:
-        longest = longest_in_tokens(tokenizer, seen.prompts, seen.tools)
+        longest = longest_in_tokens(tokenizer, seen.prompts, seen.tools, thinking=thinking)
     except ValueError as problem:
-        what = f"its chat template refuses a prompt of {config.orchestrator.env[index].name}: {problem}"
+        what = f"its chat template refuses a prompt of {env_id}: {problem}"
         remedy = "take a model whose template takes these roles, or another environment"
         return Findings([Problem("model.name", what, remedy, shown(config.model.name))])
-    return _fits(config, index, longest, seen.turns)
+    found = _fits(config, index, longest, seen.turns)
+    if seen.turns != 1 and (why := _not_continued(tokenizer, tools=bool(seen.tools))) is not None:
+        what = f"{env_id} has several turns, and its chat template cannot be continued behind a reply: {why}"
+        remedy = "take a model whose template takes these roles, or another environment"
+        found.problems.append(Problem("model.name", what, remedy, shown(config.model.name)))
+    if (others := seen.size - len(seen.prompts)) > 0:
+        found.notes.append(
+            f"{env_id}: the {len(seen.prompts)} longest prompts were measured; {others} have fewer bytes each"
+        )
+    return found
 
 
 def _fits(config: Config, index: int, longest: int, turns: int) -> Findings:
@@ -280,10 +311,6 @@ def _fits(config: Config, index: int, longest: int, turns: int) -> Findings:
     return found
 
 
-def _longest(prompts: Sequence[Any]) -> list[Any]:
-    return sorted(prompts, key=lambda prompt: len(str(prompt)), reverse=True)[:PROMPTS_TOKENISED]
-
-
 def _tokenizer(facts: ModelFacts | None) -> Any:
     """The model's own; read from tokenizer.json, because AutoTokenizer imports torch (8 s)."""
     if facts is None or facts.folder is None or not (facts.folder / "tokenizer.json").exists():
@@ -293,9 +320,23 @@ def _tokenizer(facts: ModelFacts | None) -> Any:
     return PreTrainedTokenizerFast.from_pretrained(str(facts.folder))
 
 
-def _tokens(tokenizer: Any, prompt: Any, tools: Sequence[Any] = ()) -> int:
-    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-    records = [tool_record(tool) for tool in tools] or None
-    return len(
-        tokenizer.apply_chat_template(messages, tools=records, add_generation_prompt=True, return_dict=False)
-    )
+def _tokens(tokenizer: Any, prompt: Any, tools: Sequence[Any] = (), thinking: bool = True) -> int:
+    return len(_chat(tokenizer).prompt_ids(prompt, tools, thinking=thinking))
+
+
+def _not_continued(tokenizer: Any, *, tools: bool) -> str | None:
+    """Why a reply cannot be answered by a user, or by a tool that it called; None where it can."""
+    call = {"id": "call00000", "name": "probe", "arguments": "{}"}
+    answer = {"role": "tool", "tool_call_id": call["id"]} if tools else {"role": "user"}
+    chat = _chat(tokenizer)
+    try:
+        prompt, written = chat.prompt_ids("-"), sorted(chat.eos_ids)[:1]
+        chat.next_prompt_ids(prompt, written, [{**answer, "content": "?"}], [call] if tools else [])
+    except Exception as error:  # of jinja2, or whatever the template's own functions raise
+        return str(error)
+    return None
+
+
+@lru_cache(maxsize=1)
+def _chat(tokenizer: Any) -> ChatTokenizer:
+    return ChatTokenizer(tokenizer)

@@ -13,7 +13,9 @@ CHARACTERS_A_TOKEN = 4
 """Of a prompt, where the model's tokenizer is not here."""
 
 EVERY = 8
-"""Of the prompts that the preflight looked at, the longest, each so-manieth is counted."""
+"""Of the `LOOKED_AT` longest prompts each so-manieth is counted."""
+
+LOOKED_AT = 256
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ def expected_lengths(config: Config, looks: Looks) -> Expected | None:
     whole = sum(env.weight for env in environments)
     weights = [env.weight / whole for env in environments]
     try:
-        tokens = [_tokens(looks.tokenizer, each.prompts[::EVERY], each.tools) for each in seen]
+        tokens = [_tokens(looks.tokenizer, each.prompts[:LOOKED_AT:EVERY], each.tools) for each in seen]
     except ValueError:  # told by the preflight
         return None
     prompt = round(sum(weight * count for weight, count in zip(weights, tokens, strict=True)))

@@ -42,7 +42,7 @@ def interpreter_of(env: EnvConfig) -> Interpreter:
 
 
 async def look_into(
-    index: int, env: EnvConfig, *, seconds: float, prompts: int, effort: Effort | None = None
+    index: int, env: EnvConfig, *, seconds: float, most_bytes: int, effort: Effort | None = None
 ) -> Seen | Problem:
     """Make the interpreter, load the environment in it and ask for its longest prompts, in `seconds` each."""
     key, python = f"orchestrator.env.{index}", None
@@ -50,7 +50,7 @@ async def look_into(
         if lives_elsewhere(env):
             python = await asyncio.to_thread(interpreter_of(env).path, seconds)
         async with EnvironmentChild.started(python, env, start_seconds=seconds) as child:
-            longest = await child.prompts(prompts)
+            longest = await child.prompts(most_bytes)
             report = None
             if effort is not None and longest and not child.facts["other_model"]:
                 report = await examine_scoring(python, env, child, effort, start_seconds=seconds)

@@ -5,6 +5,8 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from rezero_ray.chat import shown_text
+
 PERFECT, EMPTY, ECHO = "perfect", "empty", "prompt echoed"
 RANDOM, HOSTILE, DAMAGED = "random text", "hostile JSON", "solution damaged"
 
@@ -81,7 +83,7 @@ def prompt_text(prompt: str | Sequence[dict[str, object]]) -> str:
     """The texts of a prompt's messages, a line feed between them."""
     if isinstance(prompt, str):
         return prompt
-    return "\n".join(str(message.get("content") or "") for message in prompt)
+    return "\n".join(shown_text(message.get("content")) for message in prompt)
 
 
 def _random_texts(count: int, seed: int) -> Iterator[str]:

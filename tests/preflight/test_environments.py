@@ -187,6 +187,7 @@ def test_turns_that_may_outgrow_the_limit_are_a_note(
     install("long_env", SMALL_ENVIRONMENT.format(turns=9, sizes=[10]))
     monkeypatch.setattr(environments, "_tokenizer", lambda facts: object())
     monkeypatch.setattr(environments, "_tokens", one_token_a_character)
+    monkeypatch.setattr(environments, "_not_continued", lambda tokenizer, tools: None)
     found = examine_prompts(config_with(tmp_path, "--orchestrator.env.0.id=long-env"), None)
     assert not found.problems and "9 turns may reach 586 tokens" in found.notes[0]
 

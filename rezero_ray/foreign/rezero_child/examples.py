@@ -44,6 +44,34 @@ def described(train: Iterable[Mapping[str, Any]], held_out: Iterable[Mapping[str
     }
 
 
+def longest_prompts(prompts: Iterable[Any], most_bytes: int) -> list[Any]:
+    """The longest prompts first, as many as have `most_bytes` of UTF-8 together, and at least one.
+
+    By bytes, because a token of text that a tokenizer knows little of is a byte: 300 emoji are more tokens than 1,000
+    letters.
+    """
+    sizes = sorted(
+        ((_bytes(prompt), i, prompt) for i, prompt in enumerate(prompts)), key=lambda e: (-e[0], e[1])
+    )
+    found: list[Any] = []
+    total = 0
+    for size, _, prompt in sizes:
+        total += size
+        if found and total > most_bytes:
+            break
+        found.append(prompt)
+    return found
+
+
+def _bytes(value: Any) -> int:
+    """Of the texts in a prompt, whatever its form."""
+    if isinstance(value, str):
+        return len(value.encode("utf-8", "replace"))
+    if isinstance(value, Mapping):
+        return sum(_bytes(each) for each in value.values())
+    return sum(_bytes(each) for each in value) if isinstance(value, (list, tuple)) else 0
+
+
 def _characters(prompt: Any) -> int:
     if isinstance(prompt, str):
         return len(prompt)

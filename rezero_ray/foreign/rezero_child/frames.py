@@ -13,8 +13,15 @@ LONGEST = 256 * 1024**2
 
 
 def pack(record: dict[str, Any]) -> bytes:
-    """What JSON does not know is written as its text; NaN and the infinities survive."""
-    body = json.dumps(record, default=str).encode("utf-8")
+    """What JSON does not know is written as its text; NaN and the infinities survive.
+
+    Raises:
+        ValueError: the record is too long, or nested too deep.
+    """
+    try:
+        body = json.dumps(record, default=str).encode("utf-8")
+    except RecursionError:
+        raise ValueError("a record is nested too deep for JSON") from None
     if len(body) > LONGEST:
         raise ValueError(f"a record of {len(body)} bytes is longer than {LONGEST}")
     return HEAD.pack(len(body)) + body
@@ -32,7 +39,10 @@ def body_length(head: bytes) -> int:
 
 
 def unpack(body: bytes) -> dict[str, Any]:
-    record = json.loads(body)
+    try:
+        record = json.loads(body)
+    except RecursionError:
+        raise ValueError("a record is nested too deep for JSON") from None
     if not isinstance(record, dict):
         raise ValueError("a record is an object")
     return record

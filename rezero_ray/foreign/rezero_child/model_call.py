@@ -36,9 +36,6 @@ AskPolicy = Callable[[int, list[dict[str, Any]], list[Any]], Awaitable[Answer]]
 
 
 def plain_message(message: Any) -> dict[str, Any]:
-    """A message as a dict whose content is text."""
-    record = dict(message) if isinstance(message, dict) else message.model_dump(exclude_none=True)
-    if not isinstance(record.get("content"), str):
-        parts = record.get("content") or []
-        record["content"] = "".join(str(part.get("text", "")) for part in parts if isinstance(part, dict))
-    return record
+    """A message as a dict, with its content as the environment wrote it: whoever shows it to the policy decides what
+    of it can be shown (`rezero_ray.chat.policy_messages`)."""
+    return dict(message) if isinstance(message, dict) else message.model_dump(exclude_none=True)

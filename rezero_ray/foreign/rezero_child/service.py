@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 from . import frames
 from .adaptation import numbers
 from .contained import ModuleExited, as_exception
+from .examples import longest_prompts
 from .model_call import Answer, AskPolicy, CallFailed
 from .time_limits import TimeLimits
 
@@ -95,10 +96,7 @@ class Service:
             case "load":
                 return self._load(record)
             case "prompts":
-                longest = sorted(
-                    self._environment.prompts(), key=lambda prompt: len(str(prompt)), reverse=True
-                )
-                return longest[: record["count"]]
+                return longest_prompts(self._environment.prompts(), record["bytes"])
             case "describe":
                 return self._environment.describe()
             case "example":
@@ -151,18 +149,19 @@ class Service:
             self._call += 1
             call = self._call
             waiting = self._waiting[call] = asyncio.get_running_loop().create_future()
-            self._send(
-                {
-                    "do": "complete",
-                    "call": call,
-                    "request": request,
-                    "rollout": rollout,
-                    "messages": messages,
-                    "tools": tools,
-                }
-            )
+            question = {
+                "do": "complete",
+                "call": call,
+                "request": request,
+                "rollout": rollout,
+                "messages": messages,
+                "tools": tools,
+            }
             try:
+                self._send(question)
                 record = await waiting
+            except ValueError as problem:
+                raise CallFailed(f"the conversation cannot be told: {problem}") from problem
             finally:
                 self._waiting.pop(call, None)
             if record.get("error") is not None:
