@@ -126,8 +126,8 @@ def _content(role: str, content: Any) -> str:
         return str(cleaned(content))
     if content is None and role == "assistant":
         return ""
-    if isinstance(content, (list, tuple)) and not (role == "tool" and not content):
-        return "".join(_part(part) for part in content)
+    if isinstance(content, (list, tuple)) and (role != "tool" or _are_parts(content)):
+        return clean_text("".join(_part(part) for part in content))
     if role == "tool" and content is not None:
         try:
             return clean_text(json.dumps(cleaned(content), ensure_ascii=False))
@@ -136,30 +136,35 @@ def _content(role: str, content: Any) -> str:
     raise MessageRefused(f"its content is {_kind(content)}; write a text, or a list of text parts")
 
 
+def _are_parts(content: Sequence[Any]) -> bool:
+    """Whether a list that a tool returned is content, and no list of its own; an empty one is a list."""
+    typed = [isinstance(part, Mapping) and isinstance(part.get("type"), str) for part in content]
+    return bool(typed) and all(typed)
+
+
 def _part(part: Any) -> str:
     if isinstance(part, str):
-        return clean_text(part)
+        return part
     kind = part.get("type", "text") if isinstance(part, Mapping) else type(part).__name__
     if kind not in _TEXT_PARTS:
         raise MessageRefused(f"it holds a part of type {kind!r}, and the policy reads text alone")
     text = part.get("text")
     if not isinstance(text, str):
         raise MessageRefused(f"it holds a text part whose text is {_kind(text)}")
-    return clean_text(text)
+    return text
 
 
 def shown_text(content: Any) -> str:
     """A message's content for people: texts as they are, the type of any other part in brackets. Never raises."""
     if isinstance(content, (list, tuple)):
-        return "".join(
-            shown_text(part.get("text"))
-            if isinstance(part, Mapping) and isinstance(part.get("text"), str)
-            else f"[{clean_text(str(part.get('type', 'part')))}]"
-            if isinstance(part, Mapping)
-            else shown_text(part)
-            for part in content
-        )
+        return clean_text("".join(map(_shown_part, content)))
     return "" if content is None else clean_text(str(content))
+
+
+def _shown_part(part: Any) -> str:
+    if not isinstance(part, Mapping):
+        return str(part)
+    return part["text"] if isinstance(part.get("text"), str) else f"[{part.get('type', 'part')}]"
 
 
 def _kind(value: Any) -> str:
