@@ -107,7 +107,9 @@ class EnvironmentWorker:
             raise self._broken(send, policy.refusal)
 
     def _broken(self, send: Send, why: str) -> RunError:
-        return RunError("environment", clean_text(f"{self._settings.name}, prompt {send.prompt.index}: {why}"))
+        return RunError(
+            "environment", clean_text(f"{self._settings.name}, prompt {send.prompt.index}: {why}")
+        )
 
     def _rollout(self, scored: ScoredRollout, version: int, trouble: str | None) -> Rollout:
         """One rollout as a record. `trouble`: what the policy knows of it.

@@ -115,8 +115,8 @@ turns = st.tuples(replies, st.lists(messages, max_size=3), edits)
 conversations = st.tuples(
     st.lists(messages, min_size=1, max_size=3), st.lists(turns, min_size=1, max_size=3), st.integers(0, 15)
 )
-"""Of messages and replies that are drawn beforehand: hypothesis takes three times as long to draw them letter by letter
-as they take to be trained on."""
+"""Of messages and replies that are drawn beforehand: hypothesis takes three times as long to draw them letter by
+letter as they take to be trained on."""
 
 
 # --- the reference -----------------------------------------------------------------------------------------------
