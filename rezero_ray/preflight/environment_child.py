@@ -80,7 +80,7 @@ class EnvironmentChild:
         return dict(await self._ask("describe"))
 
     async def prompts(self, most_bytes: int) -> list[Any]:
-        """The longest of the training prompts, as many as have so many bytes together."""
+        """Those of the training prompts that are likely to have the most tokens, of so many bytes together."""
         return list(await self._ask("prompts", bytes=most_bytes))
 
     async def example(self, number: int) -> Example:

@@ -43,8 +43,9 @@ from rezero_ray.preflight.model_facts import ModelFacts
 from rezero_ray.preflight.module_code import module_code
 from rezero_ray.preflight.tools import examine_tools
 
-BYTES_TOKENISED = 2 * 2**20
-"""Of prompts, the longest first: a second or two. A data set that has no more is measured whole."""
+BYTES_TOKENISED = 512 * 1024
+"""Of prompts, those that are likely to be the longest in tokens first: half a second. A data set that has no more is
+measured whole."""
 
 
 def examine_sources(config: Config, *, must_be_here: bool) -> Findings:
@@ -282,9 +283,11 @@ def _measured(config: Config, index: int, tokenizer: Any, seen: Seen) -> Finding
         what = f"{env_id} has several turns, and its chat template cannot be continued behind a reply: {why}"
         remedy = "take a model whose template takes these roles, or another environment"
         found.problems.append(Problem("model.name", what, remedy, shown(config.model.name)))
-    if (others := seen.size - len(seen.prompts)) > 0:
+    others = seen.size - len(seen.prompts)
+    if others > 0 and not found.problems and _fits(config, index, round(longest * 1.25), seen.turns).problems:
         found.notes.append(
-            f"{env_id}: the {len(seen.prompts)} longest prompts were measured; {others} have fewer bytes each"
+            f"{env_id}: {len(seen.prompts)} prompts that are likely to be the longest were measured, and {others} "
+            "others may leave less room for an answer"
         )
     return found
 

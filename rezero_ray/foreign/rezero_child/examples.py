@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
@@ -45,17 +46,15 @@ def described(train: Iterable[Mapping[str, Any]], held_out: Iterable[Mapping[str
 
 
 def longest_prompts(prompts: Iterable[Any], most_bytes: int) -> list[Any]:
-    """The longest prompts first, as many as have `most_bytes` of UTF-8 together, and at least one.
-
-    By bytes, because a token of text that a tokenizer knows little of is a byte: 300 emoji are more tokens than 1,000
-    letters.
-    """
-    sizes = sorted(
-        ((_bytes(prompt), i, prompt) for i, prompt in enumerate(prompts)), key=lambda e: (-e[0], e[1])
+    """The prompts that are likely to have the most tokens first, as many as have `most_bytes` of UTF-8 together, and
+    at least one."""
+    ranked = sorted(
+        ((*_size(prompt), number, prompt) for number, prompt in enumerate(prompts)),
+        key=lambda each: (-each[0], each[2]),
     )
     found: list[Any] = []
     total = 0
-    for size, _, prompt in sizes:
+    for _, size, _, prompt in ranked:
         total += size
         if found and total > most_bytes:
             break
@@ -63,13 +62,25 @@ def longest_prompts(prompts: Iterable[Any], most_bytes: int) -> list[Any]:
     return found
 
 
-def _bytes(value: Any) -> int:
-    """Of the texts in a prompt, whatever its form."""
+_WORD = re.compile("[A-Za-z]+")
+_LONGEST_WORD = 12
+"""Letters of a word that a tokenizer may know as one token."""
+
+
+def _size(value: Any) -> tuple[float, int]:
+    """Tokens that the texts of a prompt are likely to have in any tokenizer, rather too many, and their bytes.
+
+    A word is a token, and so is every other byte that is no space: 300 emoji are more tokens than 1,000 letters.
+    """
     if isinstance(value, str):
-        return len(value.encode("utf-8", "replace"))
+        words = [len(word) for word in _WORD.findall(value)]
+        size = len(value.encode("utf-8", "replace"))
+        inside = sum(1 if letters <= _LONGEST_WORD else letters / 2 for letters in words)
+        return size - sum(words) - value.count(" ") + inside, size
     if isinstance(value, Mapping):
-        return sum(_bytes(each) for each in value.values())
-    return sum(_bytes(each) for each in value) if isinstance(value, (list, tuple)) else 0
+        value = list(value.values())
+    parts = [_size(each) for each in value] if isinstance(value, (list, tuple)) else []
+    return sum(tokens for tokens, _ in parts), sum(size for _, size in parts)
 
 
 def _characters(prompt: Any) -> int:
