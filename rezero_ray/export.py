@@ -124,7 +124,7 @@ def write_adapter(adapter: Adapter, folder: Path) -> None:
 
 def _base_folder(request: Request) -> Path:
     """The base model's directory on this machine. Raises ConfigError: it is not here, or not whole."""
-    facts, found = examine_model(request.config, must_be_here=True)
+    facts, found = examine_model(request.config, must_be_here=True, purpose="serve")
     problems = [problem for problem in found.problems if problem.key == "model.name"]
     with request.locating():
         if problems or facts is None or facts.folder is None:

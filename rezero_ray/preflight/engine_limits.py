@@ -1,4 +1,4 @@
-"""What vLLM, its LoRA or Transformers cannot do with a model, told from config.json and the tensors' types.
+"""What vLLM, its LoRA or Transformers cannot do with a model, told from config.json.
 
 `LIMITS` is the list, as in `learner_limits`.
 """
@@ -10,12 +10,11 @@ from collections.abc import Callable, Iterator
 from rezero_ray.config import Config
 from rezero_ray.preflight.architecture import Architecture
 from rezero_ray.preflight.engine_architectures import NEED_TORCHVISION, VLLM, WITH_LORA, WITHOUT_LORA
-from rezero_ray.preflight.learner_limits import Limit
+from rezero_ray.preflight.limit import Limit
 from rezero_ray.preflight.transformers_source import causal_classes, model_types
 
 _TEXT_MODEL = "choose an instruction-tuned text model, such as Qwen3, Llama, GLM-4 or SmolLM2"
 _OTHER_SENSES = re.compile(r"^(vision|visual|image|audio|speech|video|thinker|talker)\w*_config$")
-_FLOATS = frozenset({"F32", "F16", "BF16"})
 
 
 def engine_limits(model: Architecture, config: Config) -> list[Limit]:
@@ -88,26 +87,4 @@ def _architecture(model: Architecture) -> Iterator[Limit]:
         yield Limit(f"{shown}, which vLLM {VLLM} does not list among its text models", _TEXT_MODEL)
 
 
-def _quantised(model: Architecture, config: Config) -> Iterator[Limit]:
-    remedy = "choose the bf16 checkpoint of the model; the learner trains on unquantised weights"
-    for key in ("quantization_config", "compression_config"):
-        setting = model.setting(key)
-        if setting is not None and setting.value:
-            method = setting.value.get("quant_method") if isinstance(setting.value, dict) else None
-            named = f"quant_method = {method!r}".replace("'", '"') if method else "set"
-            yield Limit(
-                f"config.json has {setting.key} ({named}): quantised checkpoints are not supported", remedy
-            )
-            return
-    folder = model.facts.folder
-    for file in ("hf_quant_config.json", "quantize_config.json", "quant_config.json"):
-        if folder is not None and (folder / file).exists():
-            yield Limit(f"the model has {file}: quantised checkpoints are not supported", remedy)
-            return
-    for tensor, dtype in model.facts.dtypes.items():
-        if tensor.endswith(".weight") and dtype not in _FLOATS:
-            yield Limit(f"{tensor} has the type {dtype}: quantised checkpoints are not supported", remedy)
-            return
-
-
-LIMITS: tuple[Callable[[Architecture, Config], Iterator[Limit]], ...] = (_model_type, _kind, _quantised)
+LIMITS: tuple[Callable[[Architecture, Config], Iterator[Limit]], ...] = (_model_type, _kind)

@@ -7,21 +7,11 @@ computes: a model that passes has Transformers' own logprobs.
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 
 from rezero_ray.config import Config
 from rezero_ray.preflight.architecture import Architecture
-
-_ELSE = "choose another model; the learner's logprobs would differ from the engine's"
-
-
-@dataclass(frozen=True)
-class Limit:
-    """One thing that the learner cannot compute for this model; `others` are config keys it depends on."""
-
-    what: str
-    remedy: str = _ELSE
-    others: tuple[str, ...] = ()
+from rezero_ray.preflight.limit import Limit
+from rezero_ray.preflight.quantisation import quantised
 
 
 def learner_limits(model: Architecture, config: Config) -> list[Limit]:
@@ -247,4 +237,5 @@ LIMITS: tuple[Callable[[Architecture, Config], Iterator[Limit]], ...] = (
     _attention,
     _noise,
     _rope,
+    quantised,
 )

@@ -1,6 +1,7 @@
 """Is the model here, and is it the one that the config speaks of? Read from its files, without loading it."""
 
 import difflib
+from typing import Literal
 
 from rezero_ray.config import Config, Problem
 from rezero_ray.config.problems import shown
@@ -19,13 +20,18 @@ _WEIGHTS = ("*.safetensors", "*.bin")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model", "tekken.json")
 
 
+Purpose = Literal["train", "evaluate", "serve"]
+
+
 def examine_model(
-    config: Config, *, must_be_here: bool, elsewhere: bool = False
+    config: Config, *, must_be_here: bool, elsewhere: bool = False, purpose: Purpose | None = None
 ) -> tuple[ModelFacts | None, Findings]:
     """The model's facts (None where there are none) and what is wrong with the config in their light.
 
     `must_be_here`: a run needs the weights; a dry run may be for another machine, and gets a note.
     `elsewhere`: the run is for another machine, which may have a directory that this one lacks.
+    `purpose`: what the model is for; when None, to be trained where the config has a learner, else to be evaluated.
+    What only training or adapters need is not asked of a model that is served.
     """
     name = config.model.name
     try:
@@ -36,9 +42,11 @@ def examine_model(
     presence = _presence(name, facts, must_be_here, elsewhere)
     if facts is None:
         return None, presence + _mla(config, None)
-    checks = (_limits, _weights, _mla, _mamba, _modules, _length, _heads)
+    purpose = purpose or ("train" if config.trainer_gpu_ids else "evaluate")
+    checks = (_weights, _mla, _mamba, _modules, _length, _heads)
     files = _template(name, facts) + _tokenizer(name, facts)
-    return facts, presence + together(check(config, facts) for check in checks) + files
+    limits = _limits(config, facts, purpose)
+    return facts, presence + limits + together(check(config, facts) for check in checks) + files
 
 
 def _presence(name: str, facts: ModelFacts | None, must_be_here: bool, elsewhere: bool) -> Findings:
@@ -106,10 +114,11 @@ def _mla(config: Config, facts: ModelFacts | None) -> Findings:
     )
 
 
-def _limits(config: Config, facts: ModelFacts) -> Findings:
-    """What learner and engine cannot do with this architecture."""
+def _limits(config: Config, facts: ModelFacts, purpose: Purpose) -> Findings:
+    """What the engine with adapters, and the learner, cannot do with this architecture."""
     model, name = Architecture(facts), shown(config.model.name)
-    limits = [*engine_limits(model, config), *learner_limits(model, config)]
+    limits = engine_limits(model, config) if purpose != "serve" else []
+    limits += learner_limits(model, config) if purpose == "train" else []
     return Findings(
         [Problem("model.name", limit.what, limit.remedy, name, others=limit.others) for limit in limits]
     )

@@ -168,7 +168,7 @@ def _served(request: Request, adapters: Sequence[ServedAdapter]) -> Served:
         config = config.model_copy(update={"trainer": trainer})
     machine = this_machine()
     device = machine.device(config)
-    facts, found = examine_model(config, must_be_here=True)
+    facts, found = examine_model(config, must_be_here=True, purpose="serve")
     found.problems = [problem for problem in found.problems if not problem.key.startswith("trainer.")]
     if device == "cuda" and not machine.gpu_gib:
         what, remedy = (

@@ -7,14 +7,21 @@ from typing import Any
 
 import pytest
 
+from rezero_ray.config.schema import Config
 from rezero_ray.preflight.architecture import Architecture
 from rezero_ray.preflight.engine_architectures import VLLM
 from rezero_ray.preflight.engine_limits import engine_limits
+from rezero_ray.preflight.limit import Limit
 from rezero_ray.preflight.model_facts import find_model
+from rezero_ray.preflight.quantisation import quantised
 from tests.config.run_request import make_model, write_weights
 from tests.record_builders import make_config
 
 OWN_CODE = {"auto_map": {"AutoModelForCausalLM": "modeling_x.X"}}
+
+
+def everything(model: Architecture, config: Config) -> list[Limit]:
+    return [*engine_limits(model, config), *quantised(model, config)]
 
 
 def limits(folder: Path, config: Mapping[str, Any], **changes: Any) -> list[str]:
@@ -24,7 +31,7 @@ def limits(folder: Path, config: Mapping[str, Any], **changes: Any) -> list[str]
     (model / "config.json").write_text(json.dumps(written))
     facts = find_model(str(model))
     assert facts is not None
-    found = engine_limits(Architecture(facts), make_config(**changes))
+    found = everything(Architecture(facts), make_config(**changes))
     return [f"{limit.what} | {limit.remedy}" for limit in found]
 
 
@@ -118,7 +125,7 @@ def test_a_quantised_checkpoint_is_told_by_its_other_files(tmp_path: Path, file:
     (tmp_path / "model" / file).write_text("{}")
     facts = find_model(str(tmp_path / "model"))
     assert facts is not None
-    (limit,) = engine_limits(Architecture(facts), make_config())
+    (limit,) = everything(Architecture(facts), make_config())
     assert file in limit.what
 
 
@@ -130,5 +137,5 @@ def test_a_quantised_checkpoint_is_told_by_its_tensors(tmp_path: Path, dtype: st
     (model / "model.safetensors").unlink()
     facts = find_model(str(model))
     assert facts is not None
-    (limit,) = engine_limits(Architecture(facts), make_config())
+    (limit,) = everything(Architecture(facts), make_config())
     assert name in limit.what and dtype in limit.what

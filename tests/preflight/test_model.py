@@ -7,6 +7,7 @@ import pytest
 
 from rezero_ray.config import ConfigError, load_config
 from rezero_ray.preflight import Machine, preflight
+from rezero_ray.preflight.model import examine_model
 from rezero_ray.preflight.model_facts import find_model
 from tests.config.run_request import make_model, write_right
 
@@ -93,6 +94,19 @@ def test_everything_that_is_wrong_with_a_model_is_told_at_once(tmp_path: Path) -
         preflight(load_config([request]), for_run=False, machine=MACHINE)
     for told in ("final_logit_softcapping = 30.0", "logits_scaling = 2.0", 'quant_method = "fp8"'):
         assert told in str(raised.value)
+
+
+def test_what_only_the_learner_cannot_do_is_not_asked_of_a_model_without_one(tmp_path: Path) -> None:
+    config = load_config([write_right(tmp_path)])
+    set_config(tmp_path / "model", sliding_window=8, quantization_config={"quant_method": "fp8"})
+    evaluated = config.model_copy(update={"trainer_gpu_ids": []})
+    assert len(examine_model(config, must_be_here=True)[1].problems) == 2
+    assert not examine_model(evaluated, must_be_here=True)[1].problems
+    set_config(tmp_path / "model", architectures=["GPTNeoXForCausalLM"])
+    assert (
+        len(examine_model(evaluated, must_be_here=True)[1].problems) == 1
+    )  # the engine has LoRA all the same
+    assert not examine_model(config, must_be_here=True, purpose="serve")[1].problems
 
 
 def test_kv_b_proj_on_a_latent_attention_model_is_refused_with_both_ways_out(tmp_path: Path) -> None:
