@@ -31,7 +31,7 @@ def say(what):
 try:
     base = resident()
     while True:
-        if select.select([0], [], [], 0.05)[0]:
+        if select.select([0], [], [], 0.1)[0]:
             piece = os.read(0, 65536)
             if not piece:
                 sys.exit()

@@ -97,10 +97,30 @@ def test_libraries_that_take_proxies_from_the_environment_ask_this_machine_direc
         assert os.environ["no_proxy"] == os.environ["NO_PROXY"] == "localhost,127.0.0.1,::1"
 
 
-def test_nothing_opens_an_address_by_urllib_itself() -> None:
-    """`urlopen` takes proxies from the environment; `rezero_ray.host.direct_http` is the one that does not."""
+HTTPX = {"AsyncClient", "Client", "DefaultAsyncHttpxClient", "DefaultHttpxClient"}
+
+
+def takes_proxies(node: ast.AST) -> bool:
+    """Whether this asks a server through the proxies of the environment: urllib does, and httpx unless told."""
+    if isinstance(node, ast.Attribute) and node.attr == "urlopen":
+        return True
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name | ast.Attribute):
+        return False
+    name = node.func.id if isinstance(node.func, ast.Name) else node.func.attr
+    direct = any(
+        word.arg == "trust_env" and isinstance(word.value, ast.Constant) and word.value.value is False
+        for word in node.keywords
+    )
+    return name in HTTPX and not direct
+
+
+def test_nothing_asks_a_server_through_a_proxy() -> None:
+    """`rezero_ray.host.direct_http` asks servers of this machine. A child in an interpreter of its own
+    cannot import it and tells httpx."""
+    assert takes_proxies(ast.parse("urllib.request.urlopen(url)", mode="eval").body.func)  # type: ignore[attr-defined]
+    assert takes_proxies(ast.parse("httpx.AsyncClient(timeout=1)", mode="eval").body)
+    assert not takes_proxies(ast.parse("httpx.AsyncClient(trust_env=False)", mode="eval").body)
     for room in ("rezero_ray", "actors", "infra"):
         for file in (ROOT / room).rglob("*.py"):
-            for node in ast.walk(ast.parse(file.read_text("utf-8"))):
-                used = isinstance(node, ast.Attribute) and node.attr == "urlopen"
-                assert not used, f"{file.relative_to(ROOT)}:{node.lineno}: use open_direct"  # type: ignore[attr-defined]
+            found = [node for node in ast.walk(ast.parse(file.read_text("utf-8"))) if takes_proxies(node)]
+            assert not found, f"{file.relative_to(ROOT)}:{found[0].lineno}: use open_direct"  # type: ignore[attr-defined]
