@@ -17,6 +17,7 @@ from tests.record_builders import make_config
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(600),
     pytest.mark.skipif(not importlib.util.find_spec("vllm"), reason="vLLM is not installed"),
     pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="about vLLM's CPU build"),
 ]

@@ -24,6 +24,7 @@ from rezero_ray.vllm_cpu.processor import attention_arguments
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(600),  # two starts of vLLM, on a machine that may do other work
     pytest.mark.skipif(not importlib.util.find_spec("vllm"), reason="vLLM is not installed"),
     pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="about vLLM's CPU build"),
 ]
@@ -73,7 +74,7 @@ for shape in ((8, 4 * 64), (8, 4, 64)):
 def output_of(*arguments: str) -> str:
     environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
     command = [sys.executable, *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     return done.stdout
 

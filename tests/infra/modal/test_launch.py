@@ -82,6 +82,8 @@ def test_the_image_is_made_of_the_projects_own_pins_and_its_code(plane: FakeCont
     code = {file.filename for mount in plane.mounts for file in mount.files}
     assert {f"/root/rezero-code/{room}/__init__.py" for room in ("rezero_ray", "actors", "infra")} <= code
     assert "/root/rezero-code/environments/config_verification/policies/terraform.rego" in code
+    entry_points = "rezero_ray/vllm_cpu/discovery/rezero_vllm_cpu-1.dist-info/entry_points.txt"
+    assert f"/root/rezero-code/{entry_points}" in code, "vLLM finds our platform by it"
     assert not [name for name in code if "__pycache__" in name]
 
 

@@ -16,6 +16,8 @@ def test_the_rooms_and_the_resolved_config_travel_and_nothing_else() -> None:
         assert {path.name for path in folder.iterdir()} == {*ROOMS, CONFIG}
         assert not list(folder.rglob("__pycache__"))
         assert load_config([folder / CONFIG]) == config
+        entry_points = "rezero_ray/vllm_cpu/discovery/rezero_vllm_cpu-1.dist-info/entry_points.txt"
+        assert (folder / entry_points).is_file(), "vLLM finds our platform by it"
         assert (folder / "infra/ray/package.py").read_bytes() == (ROOT / "infra/ray/package.py").read_bytes()
     assert not folder.exists()
 
