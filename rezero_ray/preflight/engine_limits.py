@@ -27,13 +27,13 @@ def _model_type(model: Architecture, config: Config) -> Iterator[Limit]:
     remote = "auto_map" in model.facts.config
     if remote and config.trainer.model.trust_remote_code and config.inference.model.trust_remote_code:
         return
-    if kind is None:
+    if not isinstance(kind, str):
         yield Limit(
             "config.json has no model_type: Transformers does not know what to load",
             "add it, or name the directory of a Hugging Face model",
         )
     elif known and kind not in known:
-        close = difflib.get_close_matches(str(kind), known, n=1)
+        close = difflib.get_close_matches(kind, known, n=1)
         nearest = f'; the nearest that it knows is "{close[0]}"' if close else ""
         yield Limit(
             f'config.json has model_type = "{kind}", which the installed Transformers does not know{nearest}',

@@ -1,6 +1,7 @@
 """Is the model here, and is it the one that the config speaks of? Read from its files, without loading it."""
 
 import difflib
+from pathlib import Path
 from typing import Literal
 
 from rezero_ray.config import Config, Problem
@@ -10,6 +11,7 @@ from rezero_ray.preflight.engine_limits import engine_limits
 from rezero_ray.preflight.findings import Findings, together
 from rezero_ray.preflight.learner_limits import learner_limits
 from rezero_ray.preflight.model_facts import ModelFacts, UnreadableModelError, find_model
+from rezero_ray.preflight.weight_files import LFS_POINTER
 from rezero_ray.preflight.weights import weight_faults
 
 SMOLLM2 = "models/SmolLM2-135M-Instruct"
@@ -195,7 +197,19 @@ def _template(name: str, facts: ModelFacts) -> Findings:
 
 def _tokenizer(name: str, facts: ModelFacts) -> Findings:
     folder = facts.folder
-    if folder is None or any((folder / file).exists() for file in _TOKENIZER_FILES):
+    if folder is None:
         return Findings()
-    what = f"{folder} has no tokenizer ({', '.join(_TOKENIZER_FILES)})"
-    return Findings([Problem("model.name", what, _how_to_get(name), shown(name))])
+    there = [folder / file for file in _TOKENIZER_FILES if (folder / file).exists()]
+    if not there:
+        what = f"{folder} has no tokenizer ({', '.join(_TOKENIZER_FILES)})"
+        return Findings([Problem("model.name", what, _how_to_get(name), shown(name))])
+    pointers = [file for file in there if _starts_with(file, LFS_POINTER)]
+    remedy = "run git lfs pull in the model's directory"
+    return Findings(
+        [Problem("model.name", f"{file} is a Git LFS pointer", remedy, shown(name)) for file in pointers]
+    )
+
+
+def _starts_with(file: Path, start: bytes) -> bool:
+    with file.open("rb") as stream:
+        return stream.read(len(start)) == start

@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from rezero_ray.preflight.known_models import Shape, known_config, known_tensors
-from rezero_ray.preflight.weight_files import LFS_POINTER, Tensor, WeightFileError, read_header
+from rezero_ray.preflight.weight_files import (
+    LFS_POINTER,
+    Tensor,
+    WeightFileError,
+    read_header,
+    require_whole_pickle,
+)
 
 _LAYER = re.compile(r"\.layers\.(\d+)\.")
 _RECURRENT = frozenset({"M", "mamba", "linear_attention"})
@@ -147,6 +153,8 @@ def _read_folder(name: str, folder: Path) -> ModelFacts:
         names = sorted(set(places.values()))
         files = [folder / file for file in names if (folder / file).exists()]
         missing = tuple(file for file in names if not (folder / file).exists())
+    else:
+        missing = _missing_pickles(folder) if not files else ()
     headers = _read_headers(files)
     _require_indexed(index, places, headers)
     every = {tensor: info for header in headers.values() for tensor, info in header.items()}
@@ -162,8 +170,17 @@ def _read_folder(name: str, folder: Path) -> ModelFacts:
     )
 
 
+def _missing_pickles(folder: Path) -> tuple[str, ...]:
+    """Of a model without safetensors: the files that its index names and that are not there."""
+    index = folder / "pytorch_model.bin.index.json"
+    weights = _read_json(index).get("weight_map") if index.exists() else None
+    names = sorted({str(file) for file in weights.values()}) if isinstance(weights, dict) else []
+    _read_headers(file for file in sorted(folder.glob("*.bin")) if not names or file.name in names)
+    return tuple(file for file in names if not (folder / file).exists())
+
+
 def _read_headers(files: Iterable[Path]) -> dict[str, dict[str, Tensor]]:
-    """File name -> its tensors.
+    """File name -> its tensors; none of a `*.bin`.
 
     Raises:
         UnreadableModelError: with every file that is damaged.
@@ -172,7 +189,10 @@ def _read_headers(files: Iterable[Path]) -> dict[str, dict[str, Tensor]]:
     damaged: list[str] = []
     for file in files:
         try:
-            headers[file.name] = read_header(file)
+            if file.suffix == ".bin":
+                require_whole_pickle(file)
+            else:
+                headers[file.name] = read_header(file)
         except WeightFileError as error:
             damaged.append(str(error))
         except OSError as error:

@@ -1,11 +1,12 @@
-"""safetensors files, judged by their headers: whole, truncated, or something else. No weight is read.
+"""Weight files, judged by their sizes and headers: whole, truncated, or something else. No weight is read.
 
-The format: 8 bytes with the header's length, the header as JSON, then the tensors' bytes without a gap.
+safetensors: 8 bytes with the header's length, the header as JSON, then the tensors' bytes without a gap.
 """
 
 import json
 import math
 import struct
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,21 @@ def read_header(file: Path) -> dict[str, Tensor]:
     if size > expected:
         raise WeightFileError(f"{file} is damaged: it has {size} bytes, its header describes {expected}")
     return tensors
+
+
+def require_whole_pickle(file: Path) -> None:
+    """Check a weight file of `torch.save` (`*.bin`), a zip archive whose directory is at its end.
+
+    Raises:
+        WeightFileError: the file is empty, a Git LFS pointer or truncated.
+    """
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        start = stream.read(len(LFS_POINTER))
+    if start == LFS_POINTER:
+        raise WeightFileError(f"{file} is a Git LFS pointer of {size} bytes, not the weights")
+    if size == 0 or (start.startswith(b"PK") and not zipfile.is_zipfile(file)):
+        raise WeightFileError(f"{file} is truncated: it has {size} bytes")
 
 
 def _tensors(file: Path, raw: bytes) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
+from itertools import islice
 
 from rezero_ray.preflight.architecture import Architecture
 
@@ -21,9 +22,10 @@ def _layers(model: Architecture) -> Iterator[str]:
     found = {int(layer[1]) for name in model.facts.tensors if (layer := _LAYER.search(name))}
     if not found or not isinstance(layers, int):
         return
-    missing = sorted(set(range(layers)) - found)
-    if missing:
-        which = ", ".join(map(str, missing[:3])) + (", ..." if len(missing) > 3 else "")
+    count = layers - sum(layer < layers for layer in found)
+    if count > 0:
+        missing = list(islice((layer for layer in range(layers) if layer not in found), 3))
+        which = ", ".join(map(str, missing)) + (", ..." if count > 3 else "")
         yield f"config.json has num_hidden_layers = {layers}, and the weights have no layer {which}"
 
 

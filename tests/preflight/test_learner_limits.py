@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rezero_ray.preflight.architecture import Architecture
+from rezero_ray.preflight.engine_limits import engine_limits
 from rezero_ray.preflight.learner_limits import learner_limits
 from rezero_ray.preflight.model_facts import ModelFacts
+from rezero_ray.preflight.weights import weight_faults
 from tests.record_builders import make_config
 
 SEQ_LEN = 64
@@ -144,6 +148,44 @@ def test_a_shorter_seq_len_is_the_remedy_for_a_window() -> None:
     (limit,) = learner_limits(Architecture(facts), CONFIG)
     assert "write seq_len = 48 or less" in limit.remedy and limit.others == ("seq_len",)
     assert learner_limits(Architecture(facts), make_config(seq_len=48)) == []
+
+
+KEYS = [
+    *("model_type", "architectures", "text_config", "sliding_window", "use_sliding_window", "layer_types"),
+    *(
+        "max_window_layers",
+        "num_hidden_layers",
+        "hidden_size",
+        "vocab_size",
+        "rope_parameters",
+        "rope_scaling",
+    ),
+    *(
+        "final_logit_softcapping",
+        "logits_scaling",
+        "dim_model_base",
+        "index_topk",
+        "attention_dropout",
+        "is_causal",
+    ),
+    *("quantization_config", "vision_config", "is_encoder_decoder", "auto_map", "tie_word_embeddings"),
+]
+MODEL_TYPES = st.sampled_from(["llama", "mistral", "gemma2", "qwen2", "nemotron_h", "phi3", "nothing"])
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | MODEL_TYPES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(config=st.dictionaries(st.sampled_from(KEYS), ANYTHING), kind=MODEL_TYPES)
+def test_no_config_json_makes_the_preflight_fail(config: dict[str, Any], kind: str) -> None:
+    tensors = {"model.embed_tokens.weight": (8, 4), "model.layers.0.self_attn.q_proj.weight": (4, 4)}
+    model = Architecture(ModelFacts("model", None, {"model_type": kind} | config, tensors))
+    for limit in [*engine_limits(model, CONFIG), *learner_limits(model, CONFIG)]:
+        assert limit.what and limit.remedy
+    weight_faults(model)
 
 
 def test_a_model_is_judged_in_milliseconds() -> None:

@@ -108,6 +108,44 @@ def test_git_lfs_and_a_new_copy_are_the_remedies(tmp_path: Path) -> None:
     )
 
 
+def pickled(model: Path, damage: Callable[[Path], Any] = lambda file: None) -> None:
+    """The model's weights as `torch.save` writes them."""
+    (model / "model.safetensors").unlink()
+    torch.save({QUERY: torch.zeros(64, 64)}, model / "pytorch_model.bin")
+    damage(model / "pytorch_model.bin")
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda file: cut(file, 0), "is truncated"),
+        (lambda file: cut(file, 9000), "is truncated"),
+        (lambda file: file.write_bytes(POINTER), "is a Git LFS pointer"),
+    ],
+)
+def test_weights_of_torch_save_are_looked_at_too(
+    tmp_path: Path, damage: Callable[[Path], Any], told: str
+) -> None:
+    message = complaint(tmp_path / "a", lambda model: pickled(model, damage))
+    assert "pytorch_model.bin" in message and told in message
+    pickled((write_right(tmp_path / "b")).parent / "model")
+    assert preflight(load_config([tmp_path / "b" / "right.toml"]), for_run=False, machine=MACHINE).facts
+
+
+def test_a_missing_shard_of_torch_save_is_named(tmp_path: Path) -> None:
+    def damage(model: Path) -> None:
+        pickled(model)
+        index = {"weight_map": {QUERY: "pytorch_model.bin", EMBEDDING: "pytorch_model-00002.bin"}}
+        (model / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+
+    assert "lacks pytorch_model-00002.bin" in complaint(tmp_path, damage)
+
+
+def test_a_tokenizer_that_is_a_pointer_is_told(tmp_path: Path) -> None:
+    message = complaint(tmp_path, lambda model: (model / "tokenizer.json").write_bytes(POINTER))
+    assert "tokenizer.json is a Git LFS pointer" in message and "git lfs pull" in message
+
+
 def test_every_damaged_file_is_named(tmp_path: Path) -> None:
     def damage(model: Path) -> None:
         shard(model, {QUERY: (64, 64)}, {QUERY: FIRST, EMBEDDING: SECOND})
@@ -157,7 +195,7 @@ def test_headers_of_every_type_are_read(tmp_path: Path) -> None:
 WHOLE = save({"a": torch.zeros(4, 3), "b": torch.zeros(2, dtype=torch.bfloat16)}, metadata={"format": "pt"})
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(size=st.integers(0, len(WHOLE)), byte=st.integers(0, len(WHOLE) - 1), flip=st.integers(0, 255))
 def test_whatever_safetensors_opens_is_accepted_and_a_cut_file_never_is(
     tmp_path_factory: pytest.TempPathFactory, size: int, byte: int, flip: int
