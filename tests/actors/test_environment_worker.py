@@ -14,6 +14,7 @@ from actors.rollout_engine import Completion
 from actors.rollout_stream import RolloutStream
 from rezero_ray.codec import decode
 from rezero_ray.errors import RunError
+from rezero_ray.foreign.rezero_child.contained import ModuleExited
 from rezero_ray.records import Group, Prompt
 from rezero_ray.reporting.step_metrics import StepLosses, step_metrics
 from rezero_ray.schedule import Send
@@ -41,13 +42,26 @@ def load_environment(fault: str) -> vf.Environment:
             await asyncio.sleep(3600)
         return {"nan": float("nan"), "none": None, "huge": 1e9, "infinite": float("inf")}.get(fault, 0.5)
 
+    async def odd(completion):
+        if fault == "exits":
+            raise SystemExit(4)
+        return {"list": [0.5], "text": "0.5"}.get(fault, 0.0)
+
     async def all_scores(completions) -> list[float]:
         if fault == "group raises":
             raise ValueError("no two alike")
         return [0.0] * len(completions)
 
+    class Alone(vf.SingleTurnEnv):
+        async def setup_state(self, state, **rest):
+            if fault == "leaves":
+                raise SystemExit(5)
+            return await super().setup_state(state, **rest)
+
+    if fault == "never loads":
+        raise SystemExit(6)
     rows = [{"prompt": [{"role": "user", "content": f"Say {i}."}], "answer": ""} for i in range(4)]
-    alone = vf.SingleTurnEnv(dataset=Dataset.from_list(rows), rubric=vf.Rubric(funcs=[score, all_scores]))
+    alone = Alone(dataset=Dataset.from_list(rows), rubric=vf.Rubric(funcs=[score, odd, all_scores]))
     return vf.EnvGroup([alone]) if fault.endswith("in a group") else alone
 """
 
@@ -110,6 +124,10 @@ def test_a_sound_environment_gives_rollouts_of_the_version_asked_for(fault: str)
         ("none", "score returned None"),
         ("nan", "score returned nan"),
         ("huge", "the reward is 1000000000.0, outside"),
+        ("list", "odd returned a list of 1"),
+        ("text", "odd returned a str ('0.5')"),
+        ("exits", "odd called sys.exit(4)"),
+        ("leaves", "the environment's code called sys.exit(5)"),
         ("infinite", "score returned inf"),
     ],
 )
@@ -209,3 +227,20 @@ def test_a_fault_of_a_rubric_is_counted_in_the_metrics_and_told_and_is_no_reward
     row = step_metrics(sound, batch(sound), REPORT, TIMES, losses)
     assert (row["errors/environment"], row["errors/fragile/environment"]) == (2, 2)
     assert row["reward/fragile/mean"] == 0.5 and row["rollouts/dropped"] == 1
+
+
+@pytest.mark.usefixtures("fragile")
+def test_a_module_that_exits_while_a_worker_loads_it_is_an_error_and_not_the_workers_end() -> None:
+    with pytest.raises(ModuleExited, match=r"loading fragile called sys.exit\(6\)"):
+        worker_of("never loads")
+
+
+@pytest.mark.usefixtures("fragile")
+def test_a_reward_error_counts_as_zero_where_it_was_asked_for() -> None:
+    config = make_config(
+        model__name=str(SMOLLM2),
+        orchestrator__env=[{"id": "fragile", "args": {"fault": "list"}, "reward_errors": "zero"}],
+    )
+    group = run(EnvironmentWorker.__ray_metadata__.modified_class(config, config.orchestrator.env[0]))
+    assert [rollout.reward for rollout in group.rollouts] == [0.5, 0.5]
+    assert all(rollout.zeroed["odd"].startswith("odd returned a list of 1") for rollout in group.rollouts)
