@@ -16,28 +16,32 @@ from rezero_ray.records import Prompt, Sizes
 
 
 class InProcessEnvironment:
-    """Built at once, and again by `renew`."""
+    """Built when its sizes are first asked for, and again by `renew`. An actor whose constructor fails dies without
+    its error; this way the error is the answer."""
 
     def __init__(self, settings: EnvConfig) -> None:
         self._settings = settings
-        self._build()
+        self._environment: Any = None
 
     def _build(self) -> None:
         settings = self._settings
         with exits_contained(f"loading {module_of(settings.id)}"):
-            self._environment = load_environment(settings.id, settings.args)
-            self._dataset = self._environment.get_dataset()
-            self._held_out = held_out_dataset(self._environment)
+            environment = load_environment(settings.id, settings.args)
+            self._dataset = environment.get_dataset()
+            self._held_out = held_out_dataset(environment)
         adapt(
-            self._environment,
+            environment,
             dict_messages=settings.dict_messages,
             max_turns=settings.max_turns,
             limits=time_limits(settings),
             zero_errors=settings.reward_errors == "zero",
             ours=settings.id in BUILT_IN,
         )
+        self._environment = environment
 
     async def sizes(self) -> Sizes:
+        if self._environment is None:
+            self._build()
         return Sizes(len(self._dataset), len(self._held_out))
 
     async def renew(self) -> None:

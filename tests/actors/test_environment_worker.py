@@ -14,7 +14,6 @@ from actors.rollout_engine import Completion
 from actors.rollout_stream import RolloutStream
 from rezero_ray.codec import decode
 from rezero_ray.errors import RunError
-from rezero_ray.foreign.rezero_child.contained import ModuleExited
 from rezero_ray.records import Group, Prompt
 from rezero_ray.reporting.step_metrics import StepLosses, step_metrics
 from rezero_ray.schedule import Send
@@ -231,8 +230,12 @@ def test_a_fault_of_a_rubric_is_counted_in_the_metrics_and_told_and_is_no_reward
 
 @pytest.mark.usefixtures("fragile")
 def test_a_module_that_exits_while_a_worker_loads_it_is_an_error_and_not_the_workers_end() -> None:
-    with pytest.raises(ModuleExited, match=r"loading fragile called sys.exit\(6\)"):
-        worker_of("never loads")
+    worker = worker_of("never loads")
+    with pytest.raises(
+        RunError, match=r"fragile: ModuleExited: loading fragile called sys.exit\(6\)"
+    ) as found:
+        asyncio.run(worker.sizes())
+    assert found.value.kind == "environment"
 
 
 @pytest.mark.usefixtures("fragile")
