@@ -89,12 +89,17 @@ class EnvironmentReport:
 
     @property
     def constant(self) -> float | None:
-        """The reward of every answer that got one, where there is one such reward and more than one kind of answer,
-        the solutions among them if those are known."""
+        """The reward of every answer, where all that got one got the same and more than one kind of answer did; None
+        where solutions were tried and got none."""
         rewards = {round(reward, 9) for answers in self.answers for reward in answers.rewards}
+        failed = any(answers.kind == PERFECT and not answers.rewards for answers in self.answers)
         kinds = {answers.kind for answers in self.answers if answers.rewards}
-        unsolved = self.described["solution"] is not None and PERFECT not in kinds
-        return rewards.pop() if len(rewards) == 1 and len(kinds) > 1 and not unsolved else None
+        return rewards.pop() if len(rewards) == 1 and len(kinds) > 1 and not failed else None
+
+    @property
+    def solutions_scored(self) -> bool:
+        """Whether a solution got a reward."""
+        return any(answers.kind == PERFECT and answers.rewards for answers in self.answers)
 
     @property
     def in_both_splits(self) -> int:
@@ -160,7 +165,7 @@ class EnvironmentReport:
             if alike
             else ""
         )
-        if self.constant is not None:
+        if self.constant is not None and self.solutions_scored:
             yield (
                 f"every answer that was tried, its own solutions included, gets the same reward {self.constant:+.2f}"
                 + (f": {empty}" if empty else ""),
@@ -212,9 +217,9 @@ class EnvironmentReport:
             found.append("no held-out tasks")
         if self.doubles:
             found.append(f"{self.doubles} training prompts are there more than once")
-        if self.constant is not None and not self.solved_by_function:
+        if self.constant is not None and not (self.solved_by_function and self.solutions_scored):
             source = self.described["solution"]
-            included = f", those by {source} included," if source else ""
+            included = f", those by {source} included," if self.solutions_scored else ""
             found.append(
                 f"every answer that was tried{included} gets the same reward "
                 f"{self.constant:+.2f}: if no answer earns another one, nothing can be learned from it"

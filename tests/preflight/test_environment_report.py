@@ -133,24 +133,22 @@ def test_one_reward_for_every_answer_is_told_with_the_reference_answer_among_the
     assert (
         "every answer that was tried, its own solutions included, gets the same reward +0.25" in problem.what
     )
-    assert replace(SOUND, scored=alike).constant == 0.25
-    for source, said in (
-        ("the answer column", "those by the answer column included"),
-        (None, "was tried gets"),
+    for source, answers, said in (
+        ("the answer column", alike, "those by the answer column included"),
+        ("the answer column", alike[1:], "was tried gets"),  # its fields are empty
+        (None, alike[1:], "was tried gets"),
     ):
-        report = replace(described(solution=source), scored=alike)
-        assert not report.problems(0)
+        report = replace(described(solution=source), scored=answers)
+        assert report.constant == 0.25 and not report.problems(0)
         assert any(said in note and "the same reward +0.25" in note for note in report.notes())
 
 
 def test_rewards_that_differ_or_were_not_compared_are_not_called_constant() -> None:
     assert SOUND.constant is None
     assert replace(SOUND, scored=(scored(PERFECT, 1.0),)).constant is None
-    assert (
-        replace(SOUND, scored=(scored(EMPTY, 0.0), scored(RANDOM, 0.0))).constant is None
-    )  # solved otherwise
-    solved = (scored(PERFECT, 0.5),)
-    assert replace(SOUND, scored=(scored(EMPTY, 0.0), scored(RANDOM, 0.0)), solved=solved).constant is None
+    failed, others = scored(PERFECT, wrong="f raised KeyError"), (scored(EMPTY, 0.0), scored(RANDOM, 0.0))
+    assert replace(SOUND, scored=(failed, *others)).constant is None
+    assert replace(SOUND, scored=others, solved=(scored(PERFECT, 0.5),)).constant is None
 
 
 def test_answers_with_a_reward_error_that_counts_as_zero_are_counted_in_the_check() -> None:

@@ -1,6 +1,5 @@
-"""One run with a built-in environment, two toys that no interpreter could hold together, two environments of the
-registries through verifiers' own classes, and one module four times with other args. The model is a tiny one: its
-texts are noise."""
+"""One run with a built-in environment, two toys that no interpreter could hold together, and two environments of the
+registries through verifiers' own classes. The model is a tiny one: its texts are noise."""
 
 import json
 from collections.abc import Iterator
@@ -47,28 +46,7 @@ id = "textarena"
 requirements = {V1}
 args = {{ game = "Hangman-v0" }}
 max_turns = 3
-
-[[orchestrator.env]]
-id = "scaled"
-args = {{ value = 0.25 }}
-
-[[orchestrator.env]]
-id = "scaled"
-args = {{ value = -0.75 }}
-
-[[orchestrator.env]]
-id = "scaled"
-name = "public"
-args = {{ value = 0.0, breaks = true }}
-reward_errors = "zero"
-
-[[orchestrator.env]]
-id = "scaled"
-name = "flat"
-args = {{ value = 0.5, flat = true }}
 """
-SCALED = {"scaled-1": 0.25, "scaled-2": -0.75, "public": 0.0, "flat": 0.5}
-"""The same module under four names, and the least reward of each."""
 TOYS = {"pinned-classic": 3.0, "pinned-v1": 2.0}
 """The major version of openai that each must live with."""
 
@@ -98,9 +76,7 @@ def mixed_run(
             ),
             *("--trainer_gpu_ids", "[1]", "--trust.canary", "false", "--infra.dashboard", "false"),
             *("--mlflow.enabled", "false"),
-            *("--orchestrator.batch_size", "9", "--orchestrator.max_async_level", "1"),
-            *("--orchestrator.eval.interval", str(STEPS), "--orchestrator.eval.num_examples", "2"),
-            *("--orchestrator.eval.rollouts_per_example", "2"),
+            *("--orchestrator.batch_size", "5", "--orchestrator.max_async_level", "1"),
         )
     try:
         status = run.wait(600)
@@ -117,14 +93,13 @@ def test_it_takes_ten_steps_without_an_error_of_an_environment(mixed_run: Observ
     assert mixed_run.status == 0, mixed_run.text
     rows = mixed_run.metrics()
     assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
-    assert all(row["errors/environment"] == 0 and row["rollouts/trained"] == 36 for row in rows)
+    assert all(row["errors/environment"] == 0 and row["rollouts/trained"] == 20 for row in rows)
 
 
 def test_every_environment_is_trained_on_and_several_in_one_step(mixed_run: ObservedRun) -> None:
     seen = [{row["prompt"]["environment"] for row in rows_of(mixed_run, s)} for s in range(1, STEPS + 1)]
     assert set.union(*seen) == {
-        *("phishing-detection", "pinned-classic", "pinned-v1", "verifiers:ReasoningGymEnv", "textarena"),
-        *SCALED,
+        *("phishing-detection", "pinned-classic", "pinned-v1", "verifiers:ReasoningGymEnv", "textarena")
     }
     assert any({"phishing-detection", *TOYS} <= each for each in seen)
     for step, environments in enumerate(seen, start=1):
@@ -150,43 +125,3 @@ def test_those_of_the_registries_score_what_the_policy_wrote(mixed_run: Observed
     assert all({"check_answer_reward_func", "format_reward_func"} <= row["components"].keys() for row in sums)
     assert all(row["components"].keys() >= {"game_reward"} and 0 <= row["reward"] <= 1 for row in games)
     assert max(row["turns"] for row in games) > 1
-
-
-@pytest.mark.parametrize("name", list(SCALED))
-def test_one_id_with_other_args_is_another_environment_in_sampling_metrics_and_evaluation(
-    mixed_run: ObservedRun, name: str
-) -> None:
-    lowest = SCALED[name]
-    rows = [row for step in range(1, STEPS + 1) for row in rows_of(mixed_run, step)]
-    rewards = [row["reward"] for row in rows if row["prompt"]["environment"] == name]
-    assert rewards and all(lowest <= reward <= lowest + 0.1 + 1e-9 for reward in rewards)
-    means = [row[f"reward/{name}/mean"] for row in mixed_run.metrics() if f"reward/{name}/mean" in row]
-    assert means and all(lowest <= mean <= lowest + 0.1 + 1e-9 for mean in means)
-    scores = [row for row in read_lines(mixed_run.output / "evaluations.jsonl") if row["environment"] == name]
-    assert [score["policy_version"] for score in scores] == [0, STEPS]
-    held_out = [each for score in scores for rewards in score["rewards"].values() for each in rewards]
-    assert len(held_out) == 8 and all(lowest <= each <= lowest + 0.1 + 1e-9 for each in held_out)
-
-
-def test_a_reward_error_counts_as_zero_where_it_was_asked_for_and_is_in_every_report(
-    mixed_run: ObservedRun, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from rezero_ray.show import main
-
-    own = [row for row in mixed_run.metrics() if row.get("errors/public/zeroed")]
-    assert own and all(row["errors/zeroed"] == row["errors/public/zeroed"] for row in own)
-    assert "Reward errors: " in mixed_run.text and "(public " in mixed_run.text
-    report = (mixed_run.output / "report.html").read_text("utf-8")
-    assert (
-        "have a reward function that failed" in report
-        and "have a reward function that failed" in mixed_run.text
-    )
-    capsys.readouterr()
-    assert main([str(mixed_run.output), "--step", str(own[0]["step"])]) == 0
-    assert "counts as 0.0: listed returned a list of 1" in capsys.readouterr().out.replace("\n", " ")
-
-
-def test_a_constant_reward_is_reported_at_the_end(mixed_run: ObservedRun) -> None:
-    assert "flat: nothing was learned from it" in mixed_run.text
-    assert "scaled-1: nothing was learned" not in mixed_run.text
-    assert "flat: nothing was learned from it" in (mixed_run.output / "report.html").read_text("utf-8")
