@@ -1,6 +1,6 @@
 """All actors of a run: made, started together, ended together."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -37,14 +37,15 @@ class Scorers:
 
 
 @contextmanager
-def start_crew(config: Config, device: str) -> Iterator[Crew]:
-    """Reserve the bundles, start engines, ranks and workers side by side; end them with the context.
+def start_crew(config: Config, device: str, alive: Callable[[], bool] = lambda: True) -> Iterator[Crew]:
+    """Reserve the bundles, start engines, ranks and workers side by side; end them with the context, unless Ray is
+    not `alive` any more and has ended them.
 
     On a shared GPU the ranks wait for the engines: vLLM measures the memory that is free while it starts, and takes
     what others take meanwhile for its own.
     """
     plan = seating_here(config, device)
-    with reserved(plan, config.limits.cluster) as group:
+    with reserved(plan, config.limits.cluster, alive) as group:
 
         def make_ranks() -> list[Any]:
             return [
@@ -55,7 +56,7 @@ def start_crew(config: Config, device: str) -> Iterator[Crew]:
         learners = LearnerGroup(
             make_ranks, lambda: await_seats(group, plan.ranks, config.limits.learner_start), config
         )
-        with _scorers(config, device, plan, group) as (scorers, starting):
+        with _scorers(config, device, plan, group, alive) as (scorers, starting):
             if device == "cuda" and set(config.inference_gpu_ids) & set(config.trainer_gpu_ids):
                 scorers.engines.started(starting)
             parameters = learners.start()
@@ -77,7 +78,11 @@ def start_scorers(config: Config, device: str) -> Iterator[Scorers]:
 
 @contextmanager
 def _scorers(
-    config: Config, device: str, plan: Seating, group: PlacementGroup
+    config: Config,
+    device: str,
+    plan: Seating,
+    group: PlacementGroup,
+    alive: Callable[[], bool] = lambda: True,
 ) -> Iterator[tuple[Scorers, list[Any]]]:
     """Engines and workers, and what the engines' start is waited for with."""
     engines = EngineGroup(
@@ -99,4 +104,4 @@ def _scorers(
         yield Scorers(engines, environments), engines.start()
     finally:
         with suppress(RunError, KeyboardInterrupt):
-            engines.stop()
+            engines.stop(alive)

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray
@@ -12,6 +12,9 @@ from rezero_ray.agreement import mismatch_kl, require_match
 from rezero_ray.config.schema import Config
 from rezero_ray.errors import RunError
 from rezero_ray.records import Adapter
+
+LOOK_SECONDS = 0.5
+"""Between two looks whether Ray is still there, while engines end."""
 
 
 class EngineGroup:
@@ -167,9 +170,14 @@ class EngineGroup:
             return None
         return engine
 
-    def stop(self) -> None:
-        stopping = [self.handles[engine].stop.remote() for engine in self.there()]
-        wait_all(stopping, self._limits.publish, "engines to stop", kind="engine")
+    def stop(self, alive: Callable[[], bool] = lambda: True) -> None:
+        """Let the engines end what they hold. Where Ray is not `alive` any more, it has ended them."""
+        if not alive():
+            return
+        pending = [self.handles[engine].stop.remote() for engine in self.there()]
+        deadline = time.monotonic() + self._limits.publish
+        while pending and alive() and time.monotonic() < deadline:
+            _, pending = ray.wait(pending, num_returns=len(pending), timeout=LOOK_SECONDS)
 
     # --- how -----------------------------------------------------------------------------------------------
 

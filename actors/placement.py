@@ -5,7 +5,7 @@ inference and for training is one bundle, shared by halves. `[infra]` may ask fo
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -207,13 +207,16 @@ def reserve(plan: Seating, seconds: float) -> PlacementGroup:
 
 
 @contextmanager
-def reserved(plan: Seating, seconds: float) -> Iterator[PlacementGroup]:
-    """As `reserve`; given back with the context."""
+def reserved(
+    plan: Seating, seconds: float, alive: Callable[[], bool] = lambda: True
+) -> Iterator[PlacementGroup]:
+    """As `reserve`; given back with the context, where Ray is still `alive`."""
     group = reserve(plan, seconds)
     try:
         yield group
     finally:
-        remove_placement_group(group)
+        if alive():
+            remove_placement_group(group)
 
 
 _REMEDY = "Ask for fewer GPUs or environment workers or other labels, or give Ray more (infra.num_cpus, more nodes)."

@@ -1,7 +1,7 @@
 """What every backend hands over, and how each connects to Ray."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,8 @@ class Cluster:
     """Prints the token that the dashboard asks for."""
     found: str = ""
     """What there is, in a line."""
+    alive: Callable[[], bool] = lambda: True
+    """Whether the processes of Ray that this one started live; true where it started none."""
 
 
 @contextmanager
@@ -62,4 +64,19 @@ def described(context: Any, *, cpus: float, gpus: float, found: str = "") -> Clu
         dashboard=f"http://{context.dashboard_url}" if context.dashboard_url else None,
         logs=str(session.resolve() / "logs"),  # a short link to it ends with the run
         found=found,
+        alive=own_processes_live,
+    )
+
+
+def own_processes_live() -> bool:
+    """Whether the raylet and the GCS that this process started are there. Those of others are not seen from here."""
+    import ray
+
+    node = ray._private.worker._global_node
+    if node is None:
+        return False
+    return all(
+        each.process.poll() is None
+        for kind in ("raylet", "gcs_server")
+        for each in node.all_processes.get(kind, [])
     )

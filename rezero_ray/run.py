@@ -9,7 +9,7 @@ from infra.rates import rate_of
 from rezero_ray.checkpoint_writer import CheckpointWriter
 from rezero_ray.config import Config
 from rezero_ray.errors import RunError
-from rezero_ray.interruption import StopRequest
+from rezero_ray.interruption import ClusterWatch, StopRequest
 from rezero_ray.place.examination import look_at_start
 from rezero_ray.place.report import every_finding, pretty
 from rezero_ray.preflight.expected import Expected
@@ -20,6 +20,14 @@ from rezero_ray.spending import Spending
 from rezero_ray.training import Training
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130
+
+ENDING_SECONDS = 10.0
+"""A run that was asked to stop and then lost an actor looks this long whether all of Ray was stopped with it."""
+
+CLUSTER_LOST = (
+    "cluster error: Ray's processes on this machine have ended: something else stopped them, or memory ran out. "
+    "--resume continues from the newest checkpoint"
+)
 
 
 def run_training(config: Config, *, resume: bool, expected: Expected | None = None) -> int:
@@ -35,6 +43,7 @@ def run_training(config: Config, *, resume: bool, expected: Expected | None = No
     resume = resume or config.ckpt.resume == "auto"
     gpus = len(set(config.inference_gpu_ids) | set(config.trainer_gpu_ids)) if device == "cuda" else 0
     status, code = "failed", FAILED
+    stop, watch = StopRequest(), None
     try:
         directory = RunDirectory(config, device=device)
     except RunError as error:
@@ -49,9 +58,10 @@ def run_training(config: Config, *, resume: bool, expected: Expected | None = No
             directory.keep_doctor(pretty(place))
             reporter.place(every_finding(place))
             cluster = stack.enter_context(start_cluster(config, gpus=gpus))
-            stop = stack.enter_context(StopRequest())
+            stack.enter_context(stop)
+            watch = stack.enter_context(ClusterWatch(cluster.alive, stop))
             reporter.cluster(cluster.found, cluster.dashboard, cluster.logs, cluster.token_command)
-            crew = stack.enter_context(start_crew(config, device))
+            crew = stack.enter_context(start_crew(config, device, cluster.alive))
             saver = CheckpointWriter(
                 directory.path, config.ckpt.keep_last, reporter.checkpoint, directory.require_held
             )
@@ -60,10 +70,18 @@ def run_training(config: Config, *, resume: bool, expected: Expected | None = No
             stopped = spending.stopped is not None
             status, code = outcome(interrupted=stop.requested, out_of_budget=stopped, steps=directory.done)
         except RunError as error:
-            reporter.say(f"failed: {error}")
+            if stop.requested and watch is not None and watch.sees_end_within(ENDING_SECONDS):
+                status, code = "interrupted", INTERRUPTED
+            else:
+                reporter.say(f"failed: {error}")
         except KeyboardInterrupt:
-            status, code = "interrupted", INTERRUPTED
+            if stop.cluster_lost and not stop.requested:
+                reporter.say(f"failed: {CLUSTER_LOST}")
+            else:
+                status, code = "interrupted", INTERRUPTED
         finally:
+            if watch is not None:
+                watch.end()
             directory.record_end(status)
             reporter.end(status, spending.lines(steps=directory.done))
     return code

@@ -3,22 +3,24 @@
 One Sandbox serves this process. It is made when the first program comes, and replaced when it fails: making one
 takes seconds, and minutes the first time in a workspace, when its image is built. In it the launcher runs each
 program in the best local tier of that place, which keeps the programs apart from each other. When this process
-ends the Sandbox ends; one that is left behind ends by itself.
+ends, the Sandbox ends; where it is killed, `environments.sandbox.modal_watch` ends it.
 """
 
 import asyncio
 import atexit
+import contextlib
 import importlib.util
 import json
 import logging
 import os
+import subprocess
 import sys
 import threading
 from collections.abc import Coroutine
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from environments.sandbox.local_tiers import GRACE_SECONDS
 from environments.sandbox.modal_worker import PYTHON
@@ -57,10 +59,11 @@ TRANSPORT_SECONDS = 40.0
 
 @dataclass(frozen=True)
 class Room:
-    """A Sandbox that runs, and the tier in which it runs programs."""
+    """A Sandbox that runs, the tier in which it runs programs, and the input of the process that watches this one."""
 
     sandbox: Any
     tier: Tier
+    watch: BinaryIO
 
 
 class ModalSandbox:
@@ -110,9 +113,9 @@ class ModalSandbox:
 
     def _give_up(self, room: Room) -> None:
         with self._lock:
-            if self._room is room:
-                self._room = None
-        _terminate(room.sandbox)
+            first, self._room = self._room is room, None if self._room is room else self._room
+        if first:  # others may have met the same failure
+            _terminate(room.sandbox, room.watch)
 
 
 SHARED = ModalSandbox()
@@ -127,15 +130,29 @@ def check_modal() -> None:
 
 def _make_room() -> Room:
     sandbox = _within(CREATE_SECONDS, "a Sandbox", _create())
+    watch = _watched(sandbox.object_id)
     try:
         found = Isolation(**_ask(sandbox, {}, seconds=GRACE_SECONDS)["isolation"])
     except SandboxError:
-        _terminate(sandbox)
+        _terminate(sandbox, watch)
         raise
     logging.getLogger(__name__).info(
         "Sandbox %s on Modal, without network; what keeps its programs apart is %s", sandbox.object_id, found
     )
-    return Room(sandbox, found.tier)
+    return Room(sandbox, found.tier, watch)
+
+
+def _watched(sandbox_id: str) -> BinaryIO:
+    """Starts what ends the Sandbox when this process is killed. Written to is the word that it need not."""
+    starting = subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("modal_watch.py")), sandbox_id],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    starting.wait()
+    assert starting.stdin is not None
+    return cast(BinaryIO, starting.stdin)
 
 
 async def _create() -> Any:
@@ -195,12 +212,17 @@ async def _exec(sandbox: Any, text: str, limit: float) -> tuple[int, str, str]:
     return await process.wait.aio(), said, complaint
 
 
-def _terminate(sandbox: Any) -> None:
-    """Ends it where Modal can be reached; else it ends by itself."""
-    try:
-        _within(FAREWELL_SECONDS, "the end of a Sandbox", sandbox.terminate.aio())
-    except SandboxError as error:
-        logging.getLogger(__name__).warning("%s; it ends by itself when idle", error)
+def _terminate(sandbox: Any, watch: BinaryIO) -> None:
+    """Ends it where Modal can be reached; else its watch goes on trying."""
+    with watch:
+        try:
+            _within(FAREWELL_SECONDS, "the end of a Sandbox", sandbox.terminate.aio())
+        except SandboxError as error:
+            logging.getLogger(__name__).warning("%s; it is tried again", error)
+        else:
+            with contextlib.suppress(BrokenPipeError):  # the watch was killed
+                watch.write(b"done")
+                watch.flush()
 
 
 def _within(seconds: float, what: str, coroutine: Coroutine[Any, Any, Any]) -> Any:

@@ -26,6 +26,7 @@ from rezero_ray.environments_index import (
     module_of,
     source_of,
 )
+from rezero_ray.event_loop import run_to_end
 from rezero_ray.foreign.loading import time_limits
 from rezero_ray.foreign.rezero_child.adaptation import adapt, held_out_dataset, turns_of
 from rezero_ray.foreign.rezero_child.contained import ModuleExited
@@ -166,7 +167,7 @@ def look_at(
             ),
         )
 
-    (tokenizer, found), *told = asyncio.run(ask())
+    (tokenizer, found), *told = run_to_end(ask())
     seen = {**here, **dict(zip(away, told, strict=True))}
     return Looks(dict(sorted(seen.items())), tokenizer, found)
 

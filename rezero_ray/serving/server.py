@@ -21,6 +21,7 @@ from rezero_ray.config.problems import shown
 from rezero_ray.config.serving import ServeConfig
 from rezero_ray.errors import RunError
 from rezero_ray.host.direct_http import open_direct
+from rezero_ray.serving import lifeline
 from rezero_ray.serving.guard import KEY_VARIABLE
 from rezero_ray.serving.targets import ServedAdapter
 
@@ -130,6 +131,11 @@ class Server:
         if modules:
             arguments["lora_modules"] = modules
         command = [sys.executable, "-m", SERVER, *command_line(arguments)]
+        self._lifeline = subprocess.Popen(
+            [sys.executable, "-I", "-S", lifeline.__file__, str(folder)],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
         log = self._stack.enter_context(self.log.open("wb"))
         self._process = subprocess.Popen(
             command,
@@ -139,6 +145,7 @@ class Server:
             env={**os.environ, **self._environment, KEY_VARIABLE: self._key},
             start_new_session=True,  # Ctrl-C reaches this process, which ends them all
         )
+        self._tell_lifeline(f"{self._process.pid}\n")
         return self
 
     def __exit__(
@@ -153,7 +160,16 @@ class Server:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
+            self._tell_lifeline("done\n")
+            self._lifeline.communicate()
             self._stack.close()
+
+    def _tell_lifeline(self, line: str) -> None:
+        """What ends the server where this process is killed. Without it the server lives, and is ended as usual."""
+        assert self._lifeline.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._lifeline.stdin.write(line.encode())
+            self._lifeline.stdin.flush()
 
     def await_ready(self, seconds: float) -> None:
         """Wait until it answers.

@@ -78,6 +78,14 @@ class SandboxRpcs:
             sandbox_id=f"sb-{number}", task_id=f"ta-{number}V", command_router_access=access
         )
 
+    def on_SandboxWait(self, request: Any) -> Any:
+        return api_pb2.SandboxWaitResponse()
+
+    on_SandboxWaitV2 = on_SandboxWait
+
+    def on_SandboxTerminate(self, request: Any) -> Any:
+        return self.on_SandboxTerminateV2(request)
+
     def on_SandboxTerminateV2(self, request: Any) -> Any:
         sandbox = self.plane.sandboxes[f"ta-{request.sandbox_id.partition('-')[2]}V"]
         if sandbox.alive:

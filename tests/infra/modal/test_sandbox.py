@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -10,6 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
@@ -184,3 +186,52 @@ print(Sandbox().run({}, ["/bin/echo", "done"]).stdout)
     (there,) = made(plane)
     assert there.request.app_id == plane.apps["re-zero-1234"]
     assert not there.alive
+
+
+def test_a_process_that_is_killed_leaves_no_sandbox_behind(plane: FakeControlPlane) -> None:
+    """Ray ends an actor so: no exit handler runs, and its direct children are killed with it."""
+    program = """
+import os, time
+from environments.sandbox.modal_tier import _create, _watched, _within
+sandbox = _within(60, "a Sandbox", _create())
+watch = _watched(sandbox.object_id)
+print(sandbox.object_id, flush=True)
+time.sleep(600)
+"""
+    variables = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], cwd=ROOT, env=variables, stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline().decode().strip()
+    (there,) = made(plane)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.kill()
+    for child in children:
+        os.kill(int(child), signal.SIGKILL)
+    process.wait()
+    deadline = time.monotonic() + 60
+    while there.alive and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not there.alive
+
+
+def test_a_sandbox_that_was_ended_is_not_ended_again(plane: FakeControlPlane, sandbox: Sandbox) -> None:
+    run(sandbox, "print(1)")
+    SHARED.close()
+    watches = [
+        cmdline
+        for cmdline in Path("/proc").glob("[0-9]*/cmdline")
+        if b"modal_watch.py\0sb-" in _read(cmdline)
+    ]
+    deadline = time.monotonic() + 10
+    while any(b"modal_watch.py" in _read(cmdline) for cmdline in watches) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not [cmdline for cmdline in watches if b"modal_watch.py" in _read(cmdline)]
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError:  # the process has ended
+        return b""
