@@ -6,7 +6,6 @@ import re
 import statistics
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from rezero_ray.recorded_run import RecordedRun
 from rezero_ray.spending import attempts_of
 from tests.run.published_policy import assert_base_model_defended, assert_versions_are_those_named
 from tests.run.train_process import (
@@ -23,6 +23,7 @@ from tests.run.train_process import (
     descendants,
     noise,
     read_lines,
+    still_alive,
 )
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -231,7 +232,8 @@ if __name__ == "__main__":
 def resumed_run(
     tiny_model: Path, toys: None, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ObservedRun]:
-    """Rollouts up to two versions old; killed after step 2, and the same command again with --resume."""
+    """Rollouts up to two versions old; killed after step 2. The command again with --resume and another seed is
+    refused, with another learning rate it continues."""
     folder = tmp_path_factory.mktemp("resumed")
     output = folder / "run"
     command = (
@@ -245,11 +247,13 @@ def resumed_run(
         assert len(processes) > 8
     finally:
         first.end()
-    deadline = time.monotonic() + 60
-    while (left := [pid for pid in processes if alive(pid)]) and time.monotonic() < deadline:
-        time.sleep(0.5)
-    assert not left, "what the controller started ends with it"
-    second = TrainProcess(output, *command, "--resume")
+    assert not still_alive(processes, 60), "what the controller started ends with it"
+    before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+    another = TrainProcess(output, *command, "--resume", "--seed", "7")
+    assert another.wait(120) == 2, another.text
+    assert "--seed 7: the run has 0" in another.text
+    assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before
+    second = TrainProcess(output, *command, "--resume", "--trainer.optim.lr", "2e-4")
     try:
         status = second.wait()
         yield ObservedRun(output, second.text, status)
@@ -261,6 +265,18 @@ def test_killed_after_step_2_the_same_command_goes_on(resumed_run: ObservedRun) 
     assert resumed_run.status == 0, resumed_run.text
     assert re.search(r"resumed after step [2-4]\b", resumed_run.text), "it may have gone on before it died"
     assert [row["step"] for row in resumed_run.metrics()] == list(range(1, 9))
+
+
+def test_each_step_keeps_the_config_it_was_taken_under(resumed_run: ObservedRun) -> None:
+    resumed = int(re.search(r"resumed after step (\d+)", resumed_run.text)[1])  # type: ignore[index]
+    names = ["from_step_000001.toml", f"from_step_{resumed + 1:06d}.toml"]
+    assert sorted(path.name for path in (resumed_run.output / "configs").iterdir()) == names
+    assert f"--resume, from step {resumed + 1} on: trainer.optim.lr = 0.0002, was" in resumed_run.text
+    rates = [row["lr"] for row in resumed_run.metrics()]
+    assert set(rates[resumed:]) == {2e-4} and 2e-4 not in rates[:resumed]
+    run = RecordedRun(resumed_run.output)
+    for row in resumed_run.metrics():
+        assert run.request(row["step"]).config.trainer.optim.lr == row["lr"]
 
 
 def test_the_seconds_of_the_attempt_that_was_killed_count(resumed_run: ObservedRun) -> None:
@@ -293,16 +309,3 @@ def test_the_logprobs_of_a_rollout_are_those_of_the_version_it_names(
 ) -> None:
     found: ObservedRun = request.getfixturevalue(run)
     assert_versions_are_those_named(found.output, rollouts_of(found)[::4])
-
-
-RAYS_OWN_AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
-"""They look for their dead raylet a few minutes longer, holding nothing: Ray's doing, and not ours to kill."""
-
-
-def alive(pid: int) -> bool:
-    try:
-        if Path(f"/proc/{pid}/cmdline").read_text("utf-8", errors="replace").startswith(RAYS_OWN_AGENTS):
-            return False
-        return Path(f"/proc/{pid}/stat").read_text("ascii").rsplit(")", 1)[1].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False

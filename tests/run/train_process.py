@@ -8,7 +8,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,8 @@ class TrainProcess:
     """`python -m rezero_ray.train configs/redteam.toml configs/overlays/cpu.toml ...` as a person starts it.
 
     `request` stands in the place of those files and of SMALL; `program` are the interpreter's arguments for another
-    way into the same command.
+    way into the same command. `environment` stands in the place of this process's; `before` are words before the
+    command, such as `nohup`.
     """
 
     def __init__(
@@ -53,12 +54,15 @@ class TrainProcess:
         *arguments: str,
         request: Path | None = None,
         program: Sequence[str] = ("-m", "rezero_ray.train"),
+        environment: Mapping[str, str] | None = None,
+        before: Sequence[str] = (),
     ) -> None:
         self.output, self.log = output, output.with_suffix(f".{time.monotonic_ns()}.log")
         usual = ["configs/redteam.toml", "configs/overlays/cpu.toml", *SMALL]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [
+                    *before,
                     sys.executable,
                     *program,
                     *(usual if request is None else [str(request)]),
@@ -69,7 +73,9 @@ class TrainProcess:
                 cwd=ROOT,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{output.parent / 'mlflow.db'}"},
+                env={**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{output.parent / 'mlflow.db'}"}
+                if environment is None
+                else dict(environment),
             )
 
     @property
@@ -100,6 +106,27 @@ def descendants(pid: int) -> list[int]:
         for child in map(int, children.read_text("ascii").split()):
             found += [child, *descendants(child)]
     return found
+
+
+RAYS_OWN_AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
+"""They look for their dead raylet a few minutes longer, holding nothing: Ray's doing, and not ours to kill."""
+
+
+def alive(pid: int) -> bool:
+    try:
+        if Path(f"/proc/{pid}/cmdline").read_text("utf-8", errors="replace").startswith(RAYS_OWN_AGENTS):
+            return False
+        return Path(f"/proc/{pid}/stat").read_text("ascii").rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def still_alive(pids: Sequence[int], seconds: float) -> list[str]:
+    """The command lines of those that live on for so long."""
+    deadline = time.monotonic() + seconds
+    while (left := [pid for pid in pids if alive(pid)]) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    return [Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace") for pid in left]
 
 
 @dataclass

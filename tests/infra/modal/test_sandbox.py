@@ -192,10 +192,9 @@ def test_a_process_that_is_killed_leaves_no_sandbox_behind(plane: FakeControlPla
     """Ray ends an actor so: no exit handler runs, and its direct children are killed with it."""
     program = """
 import os, time
-from environments.sandbox.modal_tier import _create, _watched, _within
-sandbox = _within(60, "a Sandbox", _create())
-watch = _watched(sandbox.object_id)
-print(sandbox.object_id, flush=True)
+from environments.sandbox.modal_tier import _make_room
+room = _make_room()
+print(room.sandbox.object_id, flush=True)
 time.sleep(600)
 """
     variables = os.environ | {"PYTHONPATH": str(ROOT)}
