@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from rezero_ray.config import dump_toml
+from rezero_ray.config_history import record_config
 from rezero_ray.serve import engine_settings
 from rezero_ray.serving.server import command_line
 from rezero_ray.serving.targets import Served, find_served
@@ -39,6 +41,17 @@ def test_a_step_is_named_by_flag_or_by_its_directory(runs: Path) -> None:
     assert served(runs / "first", step=4).adapters[0].step == 4
     (one,) = served(runs / "first" / "checkpoints" / "step_000004").adapters
     assert (one.name, one.step) == ("first-step4", 4)
+
+
+def test_a_step_is_served_with_the_config_it_was_taken_under(tmp_path: Path) -> None:
+    config = write_trained_run(tmp_path / "run", steps=(4, 8))
+    model = config.inference.model.model_copy(
+        update={"tool_call_parser": "hermes", "enable_auto_tool_choice": True}
+    )
+    inference = config.inference.model_copy(update={"model": model})
+    record_config(tmp_path / "run", dump_toml(config.model_copy(update={"inference": inference})), done=4)
+    assert served(tmp_path / "run", step=4).config.inference.model.tool_call_parser is None
+    assert served(tmp_path / "run", step=8).config.inference.model.tool_call_parser == "hermes"
 
 
 def test_the_engine_has_room_for_every_adapter_of_every_rank(runs: Path) -> None:
