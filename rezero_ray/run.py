@@ -69,16 +69,20 @@ def run_training(config: Config, *, resume: bool, expected: Expected | None = No
             Training(config, crew, directory, reporter, saver, stop, spending, expected).run(resume=resume)
             stopped = spending.stopped is not None
             status, code = outcome(interrupted=stop.requested, out_of_budget=stopped, steps=directory.done)
-        except RunError as error:
-            if stop.requested and watch is not None and watch.sees_end_within(ENDING_SECONDS):
-                status, code = "interrupted", INTERRUPTED
-            else:
-                reporter.say(f"failed: {error}")
         except KeyboardInterrupt:
-            if stop.cluster_lost and not stop.requested:
-                reporter.say(f"failed: {CLUSTER_LOST}")
-            else:
+            if stop.requested or not stop.cluster_lost:
                 status, code = "interrupted", INTERRUPTED
+            else:
+                reporter.say(f"failed: {CLUSTER_LOST}")
+        except Exception as error:
+            by_ray = type(error).__module__.startswith("ray.")
+            lost = (stop.requested or by_ray) and watch is not None and watch.sees_end_within(ENDING_SECONDS)
+            if lost and stop.requested:
+                status, code = "interrupted", INTERRUPTED
+            elif lost or isinstance(error, RunError):
+                reporter.say(f"failed: {CLUSTER_LOST if lost else error}")
+            else:
+                raise
         finally:
             if watch is not None:
                 watch.end()
