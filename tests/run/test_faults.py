@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.run.published_policy import assert_versions_are_those_named
-from tests.run.train_process import TrainProcess, descendants, noise, read_lines
+from tests.run.train_process import TrainProcess, descendants, noise, read_lines, still_alive
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -33,12 +33,13 @@ class Run:
         return int(self.metrics[-1]["step"])
 
 
-def kill(run: TrainProcess, name: str) -> None:
-    """SIGKILL for one process that Ray calls `ray::NAME`."""
+def kill(run: TrainProcess, name: str) -> list[int]:
+    """SIGKILL for one process that Ray calls `ray::NAME`. Returns the processes that it had started."""
     for pid in descendants(run.process.pid):
         if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(f"ray::{name}".encode()):
+            started = descendants(pid)
             os.kill(pid, signal.SIGKILL)
-            return
+            return started
     raise AssertionError(f"no process ray::{name}")
 
 
@@ -68,8 +69,10 @@ def survivor(tiny_model: Path, toys: None, tmp_path_factory: pytest.TempPathFact
     )
     try:
         next_step(run)
-        kill(run, "RolloutEngine")
+        started = kill(run, "RolloutEngine")
+        assert started, "vLLM's core is a process of its own"
         run.wait_for("engine 0 was lost and starts again")
+        assert not still_alive(started, 60), "what an engine holds ends with it"
         run.wait_for("engine 0 is back")
         next_step(run)
         wait_for_scoring(folder)  # a worker that nobody waits for comes back unnoticed
