@@ -22,7 +22,7 @@ torch.set_num_threads(1)
 
 CONFIG = make_config(seq_len=LONGEST)
 AGREES = 1e-4  # nats; rounding in float32 makes 3e-6 of it
-OFTEN_USED = ("llama", "qwen3", "qwen3_moe", "glm4_moe_lite", "gemma2", "gpt_oss", "granite", "nemotron_h")
+OFTEN_USED = ("llama", "qwen3", "qwen3_moe", "glm4_moe_lite", "gemma2", "gpt_oss", "granite")
 COMPOSITE = ("llama4",)  # its language model is llama4_text
 FAMILIES = [
     kind
