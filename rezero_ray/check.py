@@ -104,7 +104,7 @@ def _told(config: Config, looks: Looks, *, in_file: bool) -> list[Problem]:
 
     problems = list(looks.found.problems)
     for index, seen in looks.seen.items():
-        found = judge(config, index, seen, looks.tokenizer if in_file else None)
+        found = judge(config, index, seen, looks.tokenizer if in_file else None, looks.positions)
         problems += found.problems
         if isinstance(seen, Seen) and seen.report is not None:
             print_environment(seen.report, _tokens(config, looks.tokenizer, seen))

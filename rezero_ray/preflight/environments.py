@@ -110,11 +110,13 @@ def _signature(index: int, env_id: str, args: Mapping[str, Any], source: str) ->
 
 @dataclass(frozen=True)
 class Looks:
-    """What was seen of each environment, by its index. `tokenizer` is the model's, None where it is not here."""
+    """What was seen of each environment, by its index. `tokenizer` is the model's, None where it is not here;
+    `positions` is the longest sequence that the model knows, None where that is not known."""
 
     seen: Mapping[int, Seen | Problem]
     tokenizer: Any
     found: Findings
+    positions: int | None = None
 
 
 def examine_prompts(
@@ -133,7 +135,7 @@ def examine_looks(config: Config, looks: Looks) -> Findings:
     """What is wrong with environments that were looked at."""
     found = Findings()
     for index, seen in looks.seen.items():
-        found += judge(config, index, seen, looks.tokenizer)
+        found += judge(config, index, seen, looks.tokenizer, looks.positions)
         if isinstance(seen, Seen) and seen.report is not None:
             found.notes.append(seen.report.summary())
     return found + looks.found + _evaluated(config, [s for s in looks.seen.values() if isinstance(s, Seen)])
@@ -169,10 +171,13 @@ def look_at(
 
     (tokenizer, found), *told = run_to_end(ask())
     seen = {**here, **dict(zip(away, told, strict=True))}
-    return Looks(dict(sorted(seen.items())), tokenizer, found)
+    positions = facts.number("max_position_embeddings") if facts is not None else None
+    return Looks(dict(sorted(seen.items())), tokenizer, found, positions)
 
 
-def judge(config: Config, index: int, seen: Seen | Problem, tokenizer: Any) -> Findings:
+def judge(
+    config: Config, index: int, seen: Seen | Problem, tokenizer: Any, positions: int | None = None
+) -> Findings:
     """What is wrong with an environment, and with the length of its prompts where there is a tokenizer."""
     if isinstance(seen, Problem):
         return Findings([seen])
@@ -187,7 +192,7 @@ def judge(config: Config, index: int, seen: Seen | Problem, tokenizer: Any) -> F
     elif (refused := _not_shown(config, index, seen.prompts)) is not None:
         found.problems.append(refused)
     elif tokenizer is not None:
-        found += _measured(config, index, tokenizer, seen)
+        found += _measured(config, index, tokenizer, seen, positions)
     if seen.report is not None:
         found += Findings(seen.report.problems(index), seen.report.notes())
     return found
@@ -271,7 +276,9 @@ def _not_shown(config: Config, index: int, prompts: Sequence[Any]) -> Problem | 
     return None
 
 
-def _measured(config: Config, index: int, tokenizer: Any, seen: Seen) -> Findings:
+def _measured(
+    config: Config, index: int, tokenizer: Any, seen: Seen, positions: int | None = None
+) -> Findings:
     thinking, env_id = config.orchestrator.sampling.thinking, config.orchestrator.env[index].name
     try:
         longest = longest_in_tokens(tokenizer, seen.prompts, seen.tools, thinking=thinking)
@@ -279,7 +286,7 @@ def _measured(config: Config, index: int, tokenizer: Any, seen: Seen) -> Finding
         what = f"its chat template refuses a prompt of {env_id}: {problem}"
         remedy = "take a model whose template takes these roles, or another environment"
         return Findings([Problem("model.name", what, remedy, shown(config.model.name))])
-    found = _fits(config, index, longest, seen.turns)
+    found = _fits(config, index, longest, seen.turns, positions)
     if seen.turns != 1 and (why := _not_continued(tokenizer, tools=bool(seen.tools))) is not None:
         what = f"{env_id} has several turns, and its chat template cannot be continued behind a reply: {why}"
         remedy = "take a model whose template takes these roles, or another environment"
@@ -293,7 +300,7 @@ def _measured(config: Config, index: int, tokenizer: Any, seen: Seen) -> Finding
     return found
 
 
-def _fits(config: Config, index: int, longest: int, turns: int) -> Findings:
+def _fits(config: Config, index: int, longest: int, turns: int, positions: int | None = None) -> Findings:
     name, max_tokens = config.orchestrator.env[index].name, config.orchestrator.sampling.max_tokens
     limits = {
         "seq_len": config.seq_len,
@@ -306,6 +313,12 @@ def _fits(config: Config, index: int, longest: int, turns: int) -> Findings:
         what += f"{longest + max_tokens}"
         others = ("seq_len", "orchestrator.sampling.max_tokens")
         remedy = f"write at least {longest + max_tokens}, or lower orchestrator.sampling.max_tokens"
+        if positions is not None and longest + max_tokens > positions:  # no seq_len would do
+            remedy = f"the model knows {positions} positions: "
+            room = positions - longest
+            remedy += (
+                f"lower orchestrator.sampling.max_tokens to {room}" if room > 0 else "leave such prompts out"
+            )
         found.problems.append(Problem(key, what, remedy, shown(limit), others=others))
     elif turns > 1 and longest + turns * max_tokens > limit:
         found.notes.append(

@@ -175,6 +175,25 @@ def test_the_longest_prompt_must_leave_room_for_the_completion(
     )
 
 
+@pytest.mark.parametrize(
+    ("longest", "said"),
+    [
+        (1900, "write at least 1964, or lower"),
+        (2030, "the model knows 2048 positions: lower orchestrator.sampling.max_tokens to 18"),
+        (2048, "the model knows 2048 positions: leave such prompts out"),
+    ],
+)
+def test_no_seq_len_beyond_the_models_positions_is_advised(
+    tmp_path: Path, install: Install, monkeypatch: pytest.MonkeyPatch, longest: int, said: str
+) -> None:
+    install("long_env", SMALL_ENVIRONMENT.format(turns=1, sizes=[longest]))
+    monkeypatch.setattr(environments, "_tokenizer", lambda facts: object())
+    monkeypatch.setattr(environments, "_tokens", one_token_a_character)
+    config = config_with(tmp_path, "--orchestrator.env.0.id=long-env")
+    (problem,) = examine_prompts(config, find_model(config.model.name)).problems
+    assert said in problem.remedy
+
+
 def test_an_environment_without_prompts_is_refused(tmp_path: Path, install: Install) -> None:
     install("empty_env", SMALL_ENVIRONMENT.format(turns=1, sizes=[]))
     found = examine_prompts(config_with(tmp_path, "--orchestrator.env.0.id=empty-env"), None)
