@@ -107,16 +107,23 @@ def a_reply(rng: random.Random) -> tuple[str | list[int], bool, str | None]:
     return written, rng.random() < 0.8, rng.choice(ARGUMENTS) if rng.random() < 0.2 else None
 
 
-RNG = random.Random(0)
-messages = st.sampled_from([a_message(RNG) for _ in range(4000)])
-replies = st.sampled_from([a_reply(RNG) for _ in range(2000)])
-edits = st.sampled_from([None] * 12 + ["first", "reply", "drop", "summary"])
-turns = st.tuples(replies, st.lists(messages, max_size=3), edits)
+def a_step(rng: random.Random) -> tuple[Any, list[dict[str, Any]], str | None]:
+    """A reply, the messages behind it, and an edit of what was said before."""
+    edit = rng.choice([None] * 12 + ["first", "reply", "drop", "summary"])
+    return a_reply(rng), [a_message(rng) for _ in range(rng.randint(0, 3))], edit
+
+
+def drawn_beforehand() -> tuple[list[Any], list[Any]]:
+    """Openings and steps. Hypothesis takes longer to draw them letter by letter than they take to be trained on."""
+    rng = random.Random(0)
+    openings = [[a_message(rng) for _ in range(rng.randint(1, 3))] for _ in range(3000)]
+    return openings, [a_step(rng) for _ in range(6000)]
+
+
+OPENINGS, STEPS = drawn_beforehand()
 conversations = st.tuples(
-    st.lists(messages, min_size=1, max_size=3), st.lists(turns, min_size=1, max_size=3), st.integers(0, 15)
+    st.sampled_from(OPENINGS), st.lists(st.sampled_from(STEPS), min_size=1, max_size=3), st.integers(0, 15)
 )
-"""Of messages and replies that are drawn beforehand: hypothesis takes three times as long to draw them letter by
-letter as they take to be trained on."""
 
 
 # --- the reference -----------------------------------------------------------------------------------------------
@@ -128,9 +135,12 @@ class Reference:
     def __init__(self, path: Path) -> None:
         self._text = Tokenizer.from_file(str(path / "tokenizer.json"))
         self._text.encode_special_tokens = True
+        self._known: dict[str, list[int]] = {}
 
     def ids(self, text: str) -> list[int]:
-        return list(self._text.encode(text, add_special_tokens=False).ids)
+        if text not in self._known:
+            self._known[text] = list(self._text.encode(text, add_special_tokens=False).ids)
+        return self._known[text]
 
     def message(self, role: str, text: str) -> list[int]:
         return [START, *self.ids(f"{role}\n{text}"), END, *self.ids("\n")]
