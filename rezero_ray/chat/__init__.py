@@ -18,6 +18,7 @@ from rezero_ray.chat.messages import (
     shown_text,
     template_messages,
     tool_record,
+    unencodable,
 )
 from rezero_ray.chat.tokenizer import ChatTokenizer
 
@@ -35,4 +36,5 @@ __all__ = [
     "shown_text",
     "template_messages",
     "tool_record",
+    "unencodable",
 ]

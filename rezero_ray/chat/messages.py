@@ -66,6 +66,15 @@ def clean_text(text: str) -> str:
     return paired.replace("\0", "\ufffd")
 
 
+def unencodable(value: Any) -> bool:
+    """Whether a text in a prompt, whatever its form, holds what `clean_text` replaces."""
+    if isinstance(value, str):
+        return clean_text(value) != value
+    if isinstance(value, Mapping):
+        return any(unencodable(each) for each in value.values())
+    return isinstance(value, (list, tuple)) and any(unencodable(each) for each in value)
+
+
 def cleaned(value: Any, *, depth: int = 0) -> Any:
     """A value of texts, lists and mappings with every text in it cleaned, keys included.
 

@@ -292,8 +292,8 @@ class FaultsConfig(Table):
 
     attempts: PositiveInt = Field(
         default=3,
-        description="Tries of a group, each on a fresh environment, before its prompt is put aside "
-        "(rollouts/quarantine.jsonl) and replaced.",
+        description="Tries of a group, each on a fresh environment and with other sampling seeds, before its prompt "
+        "is put aside (rollouts/quarantine.jsonl) and replaced.",
     )
     max_put_aside: Fraction = Field(
         default=0.25,

@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from rezero_ray.chat import ChatTokenizer, MessageRefused, policy_messages
+from rezero_ray.chat import ChatTokenizer, MessageRefused, policy_messages, unencodable
 from rezero_ray.config import Config, Problem
 from rezero_ray.config.environment import EnvConfig
 from rezero_ray.config.problems import shown
@@ -287,12 +287,16 @@ def _measured(
         remedy = "take a model whose template takes these roles, or another environment"
         return Findings([Problem("model.name", what, remedy, shown(config.model.name))])
     found = _fits(config, index, longest, seen.turns, positions)
+    if replaced := sum(unencodable(prompt) for prompt in seen.prompts):
+        found.notes.append(
+            f"{env_id}: {replaced} prompts hold NUL or halves of surrogate pairs; the policy sees U+FFFD instead"
+        )
     if seen.turns != 1 and (why := _not_continued(tokenizer, tools=bool(seen.tools))) is not None:
         what = f"{env_id} has several turns, and its chat template cannot be continued behind a reply: {why}"
         remedy = "take a model whose template takes these roles, or another environment"
         found.problems.append(Problem("model.name", what, remedy, shown(config.model.name)))
     others = seen.size - len(seen.prompts)
-    if others > 0 and not found.problems and _fits(config, index, round(longest * 1.25), seen.turns).problems:
+    if others > 0 and not found.problems and _fits(config, index, round(longest * 1.25), seen.turns, positions).problems:
         found.notes.append(
             f"{env_id}: {len(seen.prompts)} prompts that are likely to be the longest were measured, and {others} "
             "others may leave less room for an answer"

@@ -66,12 +66,23 @@ def test_the_longest_prompt_in_tokens_is_found_among_longer_texts(
 
 
 def test_of_a_large_data_set_those_are_measured_that_are_likely_to_be_the_longest() -> None:
-    prompts = ["a word " * 100] * 50 + ["9" * 300, "x" * 500, [{"role": "user", "content": PARTS}], "é" * 200]
+    prompts = ["a word " * 100] * 50 + ["9" * 300, "x" * 500, "é" * 200]
     assert longest_prompts(prompts, 1000) == [
         "é" * 200,
         "9" * 300,
     ] and longest_prompts(prompts, 0) == ["é" * 200]
     assert len(longest_prompts(prompts, 10**6)) == len(prompts)
+
+
+def test_a_prompt_of_another_form_is_looked_at_however_short_it_is() -> None:
+    image = [{"role": "user", "content": [IMAGE]}]
+    assert image in longest_prompts(["a word " * 100] * 50 + [image], 1000)
+
+
+def test_what_no_tokenizer_takes_in_a_prompt_is_a_note(examined: Callable[..., Findings]) -> None:
+    found = examined("['sound', 'half \\ud83d of a pair', [{'role': 'user', 'content': 'a\\0b'}]]")
+    assert not found.problems
+    assert any("2 prompts hold NUL or halves of surrogate pairs" in note for note in found.notes)
 
 
 def test_text_parts_and_bare_texts_are_measured_as_a_run_shows_them(

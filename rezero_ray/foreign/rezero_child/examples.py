@@ -47,19 +47,30 @@ def described(train: Iterable[Mapping[str, Any]], held_out: Iterable[Mapping[str
 
 def longest_prompts(prompts: Iterable[Any], most_bytes: int) -> list[Any]:
     """The prompts that are likely to have the most tokens first, as many as have `most_bytes` of UTF-8 together, and
-    at least one."""
+    behind them one of every form (roles, types of content) that is not among them."""
     ranked = sorted(
         ((*_size(prompt), number, prompt) for number, prompt in enumerate(prompts)),
         key=lambda each: (-each[0], each[2]),
     )
     found: list[Any] = []
+    forms: set[str] = set()
     total = 0
     for _, size, _, prompt in ranked:
         total += size
-        if found and total > most_bytes:
-            break
-        found.append(prompt)
+        form = _form(prompt)
+        if not found or total <= most_bytes or form not in forms:
+            found.append(prompt)
+        forms.add(form)
     return found
+
+
+def _form(value: Any) -> str:
+    """What a prompt is made of, without its texts."""
+    if isinstance(value, Mapping):
+        return f"{{{value.get('role')} {value.get('type')} {_form(value.get('content'))}}}"
+    if isinstance(value, (list, tuple)):
+        return f"[{''.join(sorted({_form(each) for each in value}))}]"
+    return type(value).__name__
 
 
 _WORD = re.compile("[A-Za-z]+")
