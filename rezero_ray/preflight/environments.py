@@ -296,7 +296,11 @@ def _measured(
         remedy = "take a model whose template takes these roles, or another environment"
         found.problems.append(Problem("model.name", what, remedy, shown(config.model.name)))
     others = seen.size - len(seen.prompts)
-    if others > 0 and not found.problems and _fits(config, index, round(longest * 1.25), seen.turns, positions).problems:
+    if (
+        others > 0
+        and not found.problems
+        and _fits(config, index, round(longest * 1.25), seen.turns, positions).problems
+    ):
         found.notes.append(
             f"{env_id}: {len(seen.prompts)} prompts that are likely to be the longest were measured, and {others} "
             "others may leave less room for an answer"
