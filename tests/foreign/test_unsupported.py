@@ -44,6 +44,18 @@ def test_several_trained_agents_are_refused_by_the_name_of_the_class() -> None:
         given(Duel(dataset=ROWS, rubric=vf.Rubric(funcs=[one])))
 
 
+@pytest.mark.parametrize("attribute", ["trainable", "is_trainable"])
+@pytest.mark.parametrize("held", [list, lambda agents: dict(enumerate(agents))])
+def test_several_agents_that_say_they_are_trained_are_refused(attribute: str, held: Any) -> None:
+    def environment(*trained: bool) -> Any:
+        agents = held([SimpleNamespace(**{attribute: each}) for each in trained])
+        return vf.SingleTurnEnv(dataset=ROWS, rubric=vf.Rubric(funcs=[one]), agents=agents)
+
+    given(environment(True, False))
+    with pytest.raises(ValueError, match="SingleTurnEnv is not supported: it trains several agents"):
+        given(environment(True, True))
+
+
 def test_one_that_is_refused_is_found_within_a_group_of_environments() -> None:
     plain = vf.SingleTurnEnv(dataset=ROWS, rubric=vf.Rubric(funcs=[one]))
     duel = Duel(dataset=ROWS, rubric=vf.Rubric(funcs=[one]))

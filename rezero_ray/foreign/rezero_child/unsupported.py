@@ -9,13 +9,17 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
+SEVERAL = (
+    "it trains several agents, and a rollout has one trained policy; choose an environment whose other agents are "
+    "not trained"
+)
+
 CLASSES = {
     "MCPEnv": "its tools come from MCP servers that start with the first rollout, so the policy is never shown them; "
     "write them as functions of a verifiers.ToolEnv",
-    "MultiAgentEnv": "it trains several agents, and a rollout has one trained policy; choose an environment whose "
-    "other agents are not trained",
+    "MultiAgent": SEVERAL,
 }
-"""Classes of classic verifiers, by the name that they or one of their bases have, and why they are refused."""
+"""How the name of a class of classic verifiers, or of one of its bases, begins, and why it is refused."""
 
 
 def require_supported(environment: Any) -> None:
@@ -24,11 +28,31 @@ def require_supported(environment: Any) -> None:
     Raises:
         ValueError: it is of a kind that cannot be trained on; the message names its class.
     """
+    name = type(environment).__name__
     for ancestor in type(environment).__mro__:
-        if ancestor.__name__ in CLASSES:
-            name = type(environment).__name__
-            kind = "" if name == ancestor.__name__ else f" ({ancestor.__name__})"
-            raise ValueError(f"{name}{kind} is not supported: {CLASSES[ancestor.__name__]}")
+        for beginning, why in CLASSES.items():
+            if ancestor.__name__.startswith(beginning):
+                kind = "" if name == ancestor.__name__ else f" ({ancestor.__name__})"
+                raise ValueError(f"{name}{kind} is not supported: {why}")
+    trained = [agent for agent in _agents(environment) if _is_trained(agent)]
+    if len(trained) > 1:
+        raise ValueError(f"{name} is not supported: {SEVERAL}")
+
+
+def _agents(environment: Any) -> list[Any]:
+    """What an environment calls its agents, where it has some."""
+    found: list[Any] = []
+    for name in ("agents", "actors"):
+        given = getattr(environment, name, None)
+        if isinstance(given, dict):
+            found += given.values()
+        elif isinstance(given, list | tuple):
+            found += given
+    return found
+
+
+def _is_trained(agent: Any) -> bool:
+    return True in (getattr(agent, "trainable", None), getattr(agent, "is_trainable", None))
 
 
 def require_supported_v1(environment: Any, roles: Sequence[str], without_tools: Sequence[str]) -> None:
@@ -45,10 +69,8 @@ def require_supported_v1(environment: Any, roles: Sequence[str], without_tools: 
     name, taskset = type(environment).__name__, environment.taskset
     trained = _trained(environment, roles)
     if len(trained) > 1:
-        raise ValueError(
-            f"{name} is not supported: it trains several agents ({', '.join(trained)}), and a rollout has one "
-            "trained policy; choose an environment whose other agents are not trained"
-        )
+        several = SEVERAL.replace("several agents", f"several agents ({', '.join(trained)})")
+        raise ValueError(f"{name} is not supported: {several}")
     tools = [*taskset.toolsets(taskset.config), *type(taskset).task_type().toolsets(taskset.config.task)]
     if tools and without_tools:
         named = ", ".join(sorted({type(each).__name__ for each in tools}))
