@@ -104,8 +104,8 @@ def test_the_store_takes_every_name_and_every_number(store: Path, tmp_path: Path
         "reward/x/judge/raw": -math.inf,
         "../a//b/.": 1.0,
         "ü\ud83d\n": 2.0,
-        "eval/x/avg@4": 3.0,
-        "eval/x/avg_at_4": 4.0,
+        "reward/x/avg@4": 3.0,
+        "reward/x/avg_at_4": 4.0,
         "reward/" + "f(" * 200: 5.0,
         "reward/" + "f(" * 200 + "g": 6.0,
     }
@@ -124,7 +124,7 @@ def test_the_store_takes_every_name_and_every_number(store: Path, tmp_path: Path
 def test_a_deleted_experiment_and_a_deleted_run_are_named_with_the_way_back(
     store: Path, tmp_path: Path
 ) -> None:
-    config = make_config(mlflow__tracking_uri=sqlite_uri(store), mlflow__experiment="old")
+    config = make_config(mlflow__tracking_uri=sqlite_uri(store), mlflow__experiment="gone")
     client = client_of(sqlite_uri(store))
     reporter = MlflowReporter(config, tmp_path / "run", None)
     client.delete_run(reporter.run_id)
@@ -132,8 +132,8 @@ def test_a_deleted_experiment_and_a_deleted_run_are_named_with_the_way_back(
         reporter.metrics([(1, 0.0, {"loss": 0.5})])
     with pytest.raises(StoreError, match="was deleted"):
         MlflowReporter(config, tmp_path / "run", reporter.run_id)
-    client.delete_experiment(client.get_experiment_by_name("old").experiment_id)
-    with pytest.raises(StoreError, match="the experiment 'old' was deleted in MLflow; restore it"):
+    client.delete_experiment(client.get_experiment_by_name("gone").experiment_id)
+    with pytest.raises(StoreError, match="the experiment 'gone' was deleted in MLflow; restore it"):
         MlflowReporter(config, tmp_path / "run", None)
 
 
