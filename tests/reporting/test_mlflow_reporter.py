@@ -150,7 +150,7 @@ def served(store: Path, port: int) -> Iterator[None]:
     ]
     process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 240
         while time.monotonic() < deadline:
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
@@ -162,7 +162,7 @@ def served(store: Path, port: int) -> Iterator[None]:
         process.wait()
 
 
-def until(holds: Any, seconds: float = 120) -> None:
+def until(holds: Any, seconds: float = 180) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline
