@@ -1,12 +1,12 @@
 """Why vLLM's engine core died.
 
-The core is a process of its own. What its front end raises says "see stack trace above": the cause is in the log that
-both write to, which is the standard error of the actor's process.
+The core is a process of its own. What its front end raises says "see stack trace above": the cause is in the logs
+that both write to, standard output (vLLM's logger) and standard error of the actor's process.
 """
 
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,20 +34,25 @@ def explained() -> Iterator[None]:
     except Exception as error:
         if not _POINTS_ELSEWHERE.search(f"{type(error).__name__}: {error}"):
             raise
-        log = own_log()
-        cause = root_cause(_tail(log)) if log is not None else None
+        logs = own_logs()
+        found = [(log, cause) for log in logs if (cause := root_cause(_tail(log))) is not None]
+        log, cause = found[0] if found else (next(iter(logs), None), None)
         where = f"{socket.gethostname()}:{log}" if log is not None else "the log of the engine's process"
         why = cause or str(error).strip().partition("\n")[0]
         raise EngineFailed(f"{type(error).__name__}: {why} (log: {where})") from error
 
 
-def own_log(descriptor: Path = Path("/proc/self/fd/2")) -> Path | None:
-    """The file that standard error goes to; None where it is none."""
-    try:
-        target = descriptor.readlink()
-    except OSError:
-        return None
-    return target if target.is_file() else None
+def own_logs(descriptors: Sequence[Path] = (Path("/proc/self/fd/1"), Path("/proc/self/fd/2"))) -> list[Path]:
+    """The files that standard output and standard error go to, where they are files."""
+    found = []
+    for descriptor in descriptors:
+        try:
+            target = descriptor.readlink()
+        except OSError:
+            continue
+        if target.is_file():
+            found.append(target)
+    return found
 
 
 def root_cause(log: str) -> str | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from actors import engine_faults
-from actors.engine_faults import EngineFailed, explained, own_log, root_cause
+from actors.engine_faults import EngineFailed, explained, own_logs, root_cause
 
 CORE = "(RolloutEngine pid=41) (EngineCore pid=97) ERROR 11-28 07:01:12 [core.py:1368] "
 LOG = "\n".join(
@@ -47,9 +47,10 @@ def test_the_cause_is_the_last_traceback_that_does_not_point_to_another() -> Non
 def test_an_error_that_names_no_cause_is_raised_with_it_and_with_the_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log = tmp_path / "worker-1.err"
+    log, other = tmp_path / "worker-1.out", tmp_path / "worker-1.err"
     log.write_text(LOG)
-    monkeypatch.setattr(engine_faults, "own_log", lambda: log)
+    other.write_text("nothing of use")
+    monkeypatch.setattr(engine_faults, "own_logs", lambda: [other, log])
     with pytest.raises(EngineFailed) as raised, explained():
         raise EngineDeadError("EngineCore encountered an issue. See stack trace (above) for the root cause.")
     assert "EngineDeadError: ValueError: Unsupported CPU attention head size 36" in str(raised.value)
@@ -59,7 +60,7 @@ def test_an_error_that_names_no_cause_is_raised_with_it_and_with_the_log(
 
 
 def test_without_a_readable_log_the_process_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_faults, "own_log", lambda: None)
+    monkeypatch.setattr(engine_faults, "own_logs", list)
     with pytest.raises(EngineFailed, match="the log of the engine's process"), explained():
         raise EngineDeadError("EngineCore encountered an issue. See stack trace (above) for the root cause.")
 
@@ -69,12 +70,9 @@ def test_an_error_that_names_its_cause_stays_as_it_is() -> None:
         raise KeyError("no adapter policy-v3 in this engine")
 
 
-def test_the_log_of_this_process_is_the_file_that_standard_error_goes_to(tmp_path: Path) -> None:
-    log, link = tmp_path / "err", tmp_path / "fd"
+def test_the_logs_of_this_process_are_the_files_that_its_streams_go_to(tmp_path: Path) -> None:
+    log, stream, other = tmp_path / "out", tmp_path / "1", tmp_path / "2"
     log.touch()
-    link.symlink_to(log)
-    assert own_log(link) == log
-    link.unlink()
-    link.symlink_to("pipe:[123]")
-    assert own_log(link) is None
-    assert own_log(tmp_path / "nothing") is None
+    stream.symlink_to(log)
+    other.symlink_to("pipe:[123]")
+    assert own_logs([stream, other, tmp_path / "nothing"]) == [log]
