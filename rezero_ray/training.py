@@ -111,6 +111,7 @@ class Training:
         self._spending.pace.stepped(times.step)
         peaks = {"engine": list(crew.engines.peak_bytes.values()), "learner": [r.peak_bytes for r in reports]}
         row = step_metrics(groups, batch, report, times, losses) | self._forecast.row(groups, batch, peaks)
+        row["tokens/computed"] = sum(each.computed_tokens for each in reports)
         row |= self._evaluate() | self._spending.metrics()
         self._reporter.step(row, groups)
         self._spending.look_ahead(self._schedule.version, self._saver.seconds)

@@ -76,6 +76,7 @@ def step_metrics(
         "staleness/max": max(staleness),
         "rollouts/trained": len(rollouts),
         "rollouts/computed": batch.computed_sequences,
+        "micro_batches": report.micro_batches,
         "rollouts/dropped": (losses.put_aside + losses.dropped) * len(batch.advantages[0]),
         "rollouts/resampled": losses.resampled * len(batch.advantages[0]),
         "rollouts/truncated": sum(r.truncated for r in rollouts),

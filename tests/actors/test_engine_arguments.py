@@ -19,6 +19,8 @@ GIB = 1024**3
         ("inference__model__enforce_eager", "enforce_eager", True),
         ("inference__model__max_num_seqs", "max_num_seqs", 7),
         ("inference__model__max_num_batched_tokens", "max_num_batched_tokens", 640),
+        ("inference__model__max_model_len", "max_model_len", 48),
+        ("inference__model__trust_remote_code", "trust_remote_code", True),
         ("inference__parallel__tp", "tensor_parallel_size", 2),
     ],
 )

@@ -155,6 +155,9 @@ def test_mlflow_holds_the_metrics_and_the_adapter(finished_run: ObservedRun) -> 
 
     run = json.loads((finished_run.output / "run.json").read_text("utf-8"))
     client = mlflow.MlflowClient(f"sqlite:///{finished_run.output.parent / 'mlflow.db'}")
+    recorded = client.get_run(run["mlflow_run_id"])
+    assert client.get_experiment(recorded.info.experiment_id).name == "re-zero"
+    assert recorded.info.run_name == "cpu", "both are in configs/overlays/cpu.toml"
     history = client.get_metric_history(run["mlflow_run_id"], "reward/mean")
     rewards = [metric.value for metric in sorted(history, key=lambda metric: metric.step)]
     assert rewards == pytest.approx([row["reward/mean"] for row in finished_run.metrics()])

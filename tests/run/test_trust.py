@@ -88,6 +88,12 @@ def test_a_warm_up_in_bfloat16_trains_though_its_first_versions_move_no_logprob(
     )
 
 
+def test_without_mlflow_there_is_no_run_in_it(runs: dict[str, ObservedRun]) -> None:
+    for run in runs.values():
+        assert json.loads((run.output / "run.json").read_text("utf-8"))["mlflow_run_id"] is None
+        assert "MLflow:" not in run.text
+
+
 def test_at_temperature_0_6_the_canary_passes_and_the_step_matches(runs: dict[str, ObservedRun]) -> None:
     run = runs["ignored"]
     for module in ("q_proj", "k_proj", "v_proj", "o_proj"):

@@ -73,6 +73,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def serving(folder: Path) -> Iterator[Serving]:
     words = ["serve", str(folder / "first"), str(folder / "second"), "--serve.port", "0"]
+    words += ["--serve.host", "127.0.0.2", "--serve.arguments.max_logprobs", "3"]
     environment = {name: value for name, value in os.environ.items() if name != "VLLM_API_KEY"}
     log = folder / "serve.log"
     with log.open("w") as output:
@@ -118,6 +119,14 @@ def logprobs_by_transformers(folder: Path, model: str) -> list[float]:
     with torch.inference_mode():
         found = policy(torch.tensor([PROMPT])).logits[0, :-1].log_softmax(-1)
     return [float(found[i, token]) for i, token in enumerate(PROMPT[1:])]
+
+
+def test_it_listens_on_the_host_and_hands_vllm_the_further_arguments(serving: Serving) -> None:
+    assert re.fullmatch(r"http://127\.0\.0\.2:\d+", serving.address) and not serving.address.endswith(":8000")
+    request = {"model": "tiny", "prompt": PROMPT, "max_tokens": 1}
+    serving.client().completions.create(**request, logprobs=3)  # type: ignore[call-overload]
+    with pytest.raises(openai.BadRequestError):
+        serving.client().completions.create(**request, logprobs=4)  # type: ignore[call-overload]
 
 
 def test_base_and_adapters_are_listed_side_by_side(serving: Serving) -> None:

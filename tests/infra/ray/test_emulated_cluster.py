@@ -237,6 +237,8 @@ def test_a_cluster_that_is_open_to_anybody_is_refused(tmp_path: Path) -> None:
         config = submission(careless, tmp_path)
         with pytest.raises(ConfigError, match=r"infra\.require_token.* answers without a token"):
             launch(config, resume=False, force_new=False)
+        with start(RayInfraConfig(address=careless.address, require_token=False), gpus=0) as joined:
+            assert f"Ray cluster {careless.address}" in joined.found
 
 
 def submission(cluster: EmulatedCluster, folder: Path, **changes: str) -> Config:
