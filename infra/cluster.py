@@ -9,7 +9,7 @@ from typing import Any
 
 from rezero_ray.errors import RunError
 from rezero_ray.host.proxies import bypass_proxies
-from rezero_ray.host.sockets import NoShortFolderError, short_temporary_folder
+from rezero_ray.host.sockets import NoShortFolderError, ray_folder, short_temporary_folder
 
 
 @dataclass(frozen=True)
@@ -33,24 +33,42 @@ def connected(**where: Any) -> Iterator[Any]:
     """Ray's context, by `ray.init` with these arguments and what every run has; disconnected in the end.
 
     Raises:
-        RunError: there is no short folder for sockets.
+        RunError: there is no short folder for sockets, or Ray did not start in time.
     """
     bypass_proxies()
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     # Of ranks that fail together one error is told; Ray would print the traceback of each of the others.
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
-    import ray
-
     with ExitStack() as stack:
         try:
             stack.enter_context(short_temporary_folder())
         except NoShortFolderError as error:
             raise RunError("cluster", str(error)) from None
-        context = ray.init(log_to_driver=False, logging_level="warning", namespace="rezero", **where)
+        context = _initialised(**where)
         try:
             yield context
         finally:
+            import ray
+
             ray.shutdown()
+
+
+def _initialised(**where: Any) -> Any:
+    """
+    Raises:
+        RunError: Ray gives its processes half a minute to start, which a busy machine may not do.
+    """
+    import ray
+
+    try:
+        return ray.init(log_to_driver=False, logging_level="warning", namespace="rezero", **where)
+    except Exception as error:
+        if "timed out during startup" not in str(error):
+            raise
+        load = f"{os.getloadavg()[0]:.0f} processes compete for {len(os.sched_getaffinity(0))} CPUs"
+        logs = f"{ray_folder(os.environ)}/session_latest/logs"
+        what = f"Ray did not start within the time that it gives itself ({load}); its logs are in {logs}"
+        raise RunError("cluster", f"{what}. Start the run again when the machine is less busy.") from error
 
 
 def described(context: Any, *, cpus: float, gpus: float, found: str = "") -> Cluster:
