@@ -1,6 +1,7 @@
 """Toy environments for verifiers versions that are not ours, and an engine that answers by script.
 
-Example 4 of each raises when it is scored. Example 5 of the classic one blocks its process; example 3 of the v1 one
+Example 4 of each raises when it is scored. With `odd` two more reward functions of each give no number: `listed`
+returns a list, `leaves` calls sys.exit. Example 5 of the classic one blocks its process; example 3 of the v1 one
 is scored for an hour.
 """
 
@@ -9,6 +10,7 @@ from typing import Any
 from actors.rollout_engine import Completion
 
 CLASSIC = '''
+import sys
 import time
 import verifiers as vf
 from datasets import Dataset
@@ -20,7 +22,7 @@ class Twice(vf.MultiTurnEnv):
         print("standard output is not the pipe")
         return [{"role": "user", "content": "Again."}]
 
-def load_environment(turns=2):
+def load_environment(turns=2, odd=False):
     async def replies(prompt, completion) -> float:
         task = prompt[-1]["content"]
         if task == "Say 4.":
@@ -33,7 +35,14 @@ def load_environment(turns=2):
         return float(sum(isinstance(m, dict) for m in completion))
 
     rows = [{"prompt": [{"role": "user", "content": f"Say {i}."}], "answer": ""} for i in range(6)]
-    rubric = vf.Rubric(funcs=[replies, dicts], weights=[1.0, 0.0])
+    def listed(completion):
+        return [0.5]
+
+    async def leaves(completions) -> list:
+        sys.exit(3)
+
+    more = [listed, leaves] if odd else []
+    rubric = vf.Rubric(funcs=[replies, dicts, *more], weights=[1.0, 0.0, *(1.0 for _ in more)])
     return Twice(dataset=Dataset.from_list(rows), rubric=rubric, max_turns=turns)
 '''
 
@@ -58,13 +67,16 @@ def load_environment():
 
 V1 = """
 import asyncio
+import sys
 import verifiers.v1 as vf
 
 class Data(vf.TaskData):
     wanted: str
+    odd: bool = False
 
 class Numbers(vf.TasksetConfig):
     count: int = 3  # 5 in the tests
+    odd: bool = False
 
 class Say(vf.Task[Data]):
     @vf.reward(weight=0.5)
@@ -74,10 +86,18 @@ class Say(vf.Task[Data]):
         await asyncio.sleep(3600 if self.data.wanted == "3" else 0)
         return float(trace.num_turns)
 
+    @vf.reward(weight=1.0)
+    async def listed(self, trace) -> float:
+        return [0.5] if self.data.odd else 0.0
+
+    @vf.reward(weight=1.0)
+    async def leaves(self, trace) -> float:
+        return sys.exit(3) if self.data.odd else 0.0
+
 class SayNumbers(vf.Taskset[Say, Numbers]):
     def load(self):
         for i in range(self.config.count):
-            yield Say(Data(prompt=f"Say {i}.", wanted=str(i)))
+            yield Say(Data(prompt=f"Say {i}.", wanted=str(i), odd=self.config.odd))
 
 class TwiceConfig(vf.EnvConfig):
     agent: vf.AgentConfig = vf.AgentConfig()

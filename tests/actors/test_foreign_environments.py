@@ -122,6 +122,26 @@ def test_a_raising_reward_function_is_an_error_of_the_environment(workers: Any, 
     workers(version, use, **OPTIONS[version])
 
 
+@pytest.mark.parametrize(("version", "reward"), [("0.1.10", 0.5), ("0.3.1", 0.5), ("0.4.0", 1.0)])
+def test_a_function_that_returns_no_number_or_exits_counts_as_zero_only_where_that_was_asked_for(
+    workers: Any, version: str, reward: float
+) -> None:
+    options = {"args": {**OPTIONS[version].get("args", {}), "odd": True}}
+
+    async def use(worker: Any) -> None:
+        with pytest.raises(RunError, match=r"listed returned a list of 1|leaves called sys\.exit") as found:
+            await one_group(worker, ScriptedEngine())
+        assert found.value.kind == "environment"
+
+    async def use_zero(worker: Any) -> None:
+        for rollout in (await one_group(worker, ScriptedEngine())).rollouts:
+            assert rollout.reward == reward and rollout.zeroed.keys() == {"listed", "leaves"}
+            assert rollout.zeroed["leaves"] == "leaves called sys.exit(3)"
+
+    workers(version, use, **options)
+    workers(version, use_zero, **options, reward_errors="zero")
+
+
 @pytest.mark.parametrize("version", list(VERSIONS))
 def test_an_engine_that_fails_is_the_engines_error(workers: Any, version: str) -> None:
     async def use(worker: Any) -> None:
