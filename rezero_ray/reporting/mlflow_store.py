@@ -96,15 +96,15 @@ def _link(new: Path, file: Path) -> None:
 
 @contextmanager
 def no_stray_folder(file: Path) -> Iterator[None]:
-    """MLflow makes the parent directory of a SQLite address without unquoting it: that folder is removed again."""
-    stray = Path(sqlite_uri(file.absolute()).removeprefix("sqlite:///")).parent
-    while not stray.parent.exists():
-        stray = stray.parent
-    was_there = stray.exists()
+    """MLflow makes the parent directory of a SQLite address without unquoting it: the empty folders that only the
+    quoted path has are removed again, those of a process that was killed among them."""
+    real = file.absolute()
+    quoted = Path(sqlite_uri(real).removeprefix("sqlite:///"))
     try:
         yield
     finally:
-        if not was_there and stray.exists():
-            for folder in (*sorted(stray.rglob("*"), reverse=True), stray):
-                with suppress(OSError):
-                    folder.rmdir()
+        for folder in quoted.parents:
+            if folder in real.parents:
+                break
+            with suppress(OSError):
+                folder.rmdir()

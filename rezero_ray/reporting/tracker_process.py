@@ -19,6 +19,9 @@ from pathlib import Path
 
 import msgspec
 
+EVENTS = 3
+"""File descriptor of what stdout was: it belongs to the events alone."""
+
 POLL_SECONDS = 1.0
 RETRY_SECONDS = (2.0, 60.0)
 """Pause after the first failure, doubled up to the second."""
@@ -33,6 +36,8 @@ LAST_SECONDS = 40.0
 def main(run: Path) -> int:
     """Send until the run is over. Returns 0 when MLflow has everything, else 1."""
     os.nice(5)
+    os.dup2(1, EVENTS)
+    os.dup2(2, 1)  # MLflow prints addresses of runs
     lines = _lines()
     config_toml = []
     for line in lines:
@@ -105,7 +110,7 @@ def _status(line: str, run: Path) -> str:
 
 def _say(**event: object) -> None:
     with suppress(OSError):  # the run has died
-        os.write(1, msgspec.json.encode(event) + b"\n")
+        os.write(EVENTS, msgspec.json.encode(event) + b"\n")
 
 
 if __name__ == "__main__":

@@ -38,6 +38,22 @@ def test_a_dead_store_does_not_hold_up_a_run_and_is_told_in_one_line_without_a_t
     assert "Traceback" in (directory.path / "tracking.log").read_text()
 
 
+def test_what_mlflow_prints_does_not_reach_the_events(tmp_path: Path) -> None:
+    """MLflow prints a run's address when it ends."""
+    program = (
+        "import os, pathlib\n"
+        "from rezero_ray.reporting import tracker_process\n"
+        "tracker_process._lines = lambda: iter(['---'])\n"
+        "from rezero_ray.config import Config\n"
+        "Config.model_validate = lambda table: print('View run at: http://x', flush=True)\n"
+        "tracker_process.main(pathlib.Path('.'))\n"
+        "tracker_process._say(note='heard')\n"
+    )
+    found = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert [json.loads(line) for line in found.stdout.splitlines()] == [{"note": "heard"}]
+    assert "View run" in found.stderr
+
+
 def test_the_tracker_ends_by_itself_when_its_run_is_killed(tmp_path: Path) -> None:
     config = make_config(output_dir=str(tmp_path / "run"), mlflow__tracking_uri="http://127.0.0.1:9")
     RunDirectory(config, device="cpu").add_metrics({"step": 1})

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from rezero_ray.preflight.tracking import examine_tracking
+from rezero_ray.reporting.mlflow_store import no_stray_folder
 from rezero_ray.tracking.store import (
     default_store,
     shown_uri,
@@ -37,6 +38,21 @@ def test_an_odd_directory_has_an_address_that_sqlalchemy_and_we_read_as_that_dir
     engine.dispose()
     assert file.stat().st_size
     assert sqlite_file(sqlite_uri(file)) == file
+
+
+def test_the_folder_that_mlflow_makes_of_a_quoted_path_is_removed_and_no_other(tmp_path: Path) -> None:
+    file = tmp_path / "q?x" / "b" / "mlflow.db"
+    file.parent.mkdir(parents=True)
+    for kept in (None, tmp_path / "q%3Fx" / "mine"):
+        with no_stray_folder(file):
+            (tmp_path / "q%3Fx" / "b").mkdir(parents=True, exist_ok=True)
+            if kept:
+                kept.touch()
+        assert (tmp_path / "q%3Fx").exists() == bool(kept)
+        assert file.parent.is_dir()
+    with no_stray_folder(tmp_path / "plain" / "mlflow.db"):
+        (tmp_path / "plain").mkdir()
+    assert (tmp_path / "plain").is_dir()
 
 
 def test_runs_of_one_folder_share_a_store_next_to_them(tmp_path: Path) -> None:
