@@ -90,7 +90,7 @@ def test_a_holder_that_was_killed_is_replaced_at_once_and_by_one_process_only(tm
         with takers(tmp_path, 4) as answers:
             took = time.monotonic() - began
             assert sorted(answer == "held" for _, answer in answers) == [False, False, False, True]
-    assert took < 5
+    assert took < 30  # not the 60 s of a holder elsewhere
 
 
 def test_a_killed_holder_that_nobody_has_waited_for_does_not_block(tmp_path: Path) -> None:

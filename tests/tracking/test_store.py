@@ -109,7 +109,7 @@ def silent() -> Iterator[str]:
 def test_a_server_that_never_answers_costs_the_preflight_a_bounded_time_and_a_note(silent: str) -> None:
     began = time.monotonic()
     assert unreachable(silent, 0.3) == "no answer within 0 s"
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 30  # of seconds on a loaded machine, not the minutes of MLflow
     assert unreachable("http://127.0.0.1:9") is not None
     found = examine_tracking(make_config(mlflow__tracking_uri="http://127.0.0.1:9"))
     assert not found.problems
