@@ -65,13 +65,18 @@ class Trial:
         return [name for name, entry in self.result["sections"].items() if "error" in entry]
 
 
-def arguments(description: str, seconds: float = 230.0) -> argparse.Namespace:
+def arguments(
+    description: str, seconds: float = 230.0, *, more: Callable[[argparse.ArgumentParser], Any] | None = None
+) -> argparse.Namespace:
+    """The options of every stage, and those that `more` adds."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--small", action="store_true", help="sizes for a test on the CPU")
     parser.add_argument("--out", required=True, help="the JSON file to write")
     parser.add_argument("--seconds", type=float, default=seconds, help="no section starts after these")
     parser.add_argument("--only", nargs="*", help="names of sections; all by default")
+    if more is not None:
+        more(parser)
     return parser.parse_args()
 
 
