@@ -28,8 +28,8 @@ from benchmarks.gpu.model_folder import TOKENIZER_FILES
 
 HERE = Path(__file__).parent
 PLATFORM = "x86_64-manylinux_2_31"
-ARCHIVES = 4
-"""In a piece: as many are unpacked at the same time."""
+ARCHIVES = 12
+"""Of stage 3's packages: as many of them as are in a piece are unpacked at the same time."""
 
 PIECE_BYTES = 56_000_000
 """What one call carries at most, with room for the working tree."""
@@ -81,8 +81,9 @@ def main() -> int:
         slim(small)
         slim(site)
         shutil.rmtree(options.out, ignore_errors=True)
-        write_pieces(small, options.out, ["small"])
-        write_pieces(site, options.out, [str(number) for number in range(1, 10)])
+        into_pieces(write_archives(small, options.out, 4), options.out, ["small"])
+        pieces = [str(number) for number in range(1, 10)]
+        into_pieces(write_archives(site, options.out, ARCHIVES), options.out, pieces)
     for piece in sorted(path for path in options.out.iterdir() if path.is_dir()):
         files = list(piece.iterdir())
         size = sum(file.stat().st_size for file in files)
@@ -131,31 +132,31 @@ def slim(target: Path) -> None:
             _run(["strip", "--strip-unneeded", str(target / name)])
 
 
-def write_pieces(source: Path, out: Path, names: Sequence[str]) -> None:
-    """Archives of alike size, `ARCHIVES` in each piece, in as few pieces as hold them.
+def write_archives(source: Path, out: Path, count: int) -> list[Path]:
+    """Archives of alike size that together hold all files of `source`."""
+    files = sorted(path for path in source.rglob("*") if not path.is_dir())
+    groups = even_groups({path: _compressed(path) for path in files}, count)
+    return [_archive(source, group, out / f"{number}.tar.xz") for number, group in enumerate(groups)]
+
+
+def into_pieces(archives: Sequence[Path], out: Path, names: Sequence[str]) -> None:
+    """Move the archives into as few folders as a call can carry each, named by the first of `names`.
 
     Raises:
-        ValueError: the pieces would be larger than a call carries.
+        ValueError: the pieces would be larger than that.
     """
-    files = sorted(path for path in source.rglob("*") if not path.is_dir())
-    weights = {path: _compressed(path) for path in files}
+    sizes = {path: path.stat().st_size for path in archives}
     for count in range(1, len(names) + 1):
-        if sum(weights.values()) > 1.25 * count * PIECE_BYTES:  # zlib's figure, and xz does better
-            continue
-        archives = [
-            _archive(source, group, out / f"{count}-{number}.tar.xz")
-            for number, group in enumerate(even_groups(weights, count * ARCHIVES))
-        ]
-        pieces = even_groups({path: path.stat().st_size for path in archives}, count)
-        if all(sum(path.stat().st_size for path in piece) <= PIECE_BYTES for piece in pieces):
+        pieces = even_groups(sizes, count)
+        if all(sum(sizes[path] for path in piece) <= PIECE_BYTES for piece in pieces):
             for name, piece in zip(names, pieces, strict=False):
                 (out / name).mkdir()
                 for path in piece:
                     path.rename(out / name / path.name)
             return
-        for path in archives:
-            path.unlink()
-    raise ValueError(f"{source} does not fit into {len(names)} pieces of {PIECE_BYTES} bytes")
+    raise ValueError(
+        f"{sum(sizes.values())} bytes do not fit into {len(names)} pieces of {PIECE_BYTES} bytes"
+    )
 
 
 def even_groups(weights: dict[Path, int], count: int) -> list[list[Path]]:

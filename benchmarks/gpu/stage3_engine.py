@@ -1,6 +1,6 @@
 """Stage 3: vLLM beside the learner: the whole main job on one shared GPU, and what the engine does by itself.
 
-    python -m benchmarks.gpu.stage3_engine --device cuda --tokenizer /tmp/site/rezero-tokenizer --out stage3.json
+    python -m benchmarks.gpu.stage3_engine --device cuda --out stage3.json --tokenizer FOLDER
     python -m benchmarks.gpu.stage3_engine --device cpu --small --out stage3.json
 
 On top of stage 2 it needs vLLM, Ray and verifiers. Models are random: a tiny GLM-4.7-Flash with the attention sizes
@@ -83,7 +83,7 @@ class Stage:
 def main_job(stage: Stage) -> Rows:
     """`python -m rezero_ray.train` on one shared GPU: canary, rollouts, training, publication, checkpoint."""
     files, flags = stage.flags("glm")
-    seconds = max(30.0, min(180.0, stage.trial.seconds_left - 10))
+    seconds = max(30.0, stage.trial.seconds_left - (10 if stage.trial.small else 60))
     command = [sys.executable, "-u", "-m", "rezero_ray.train", *map(str, files), *flags]
     output, log = stage.folder / "run-glm", Path(stage.trial.result["log"])
     with log.open("wb") as out:
