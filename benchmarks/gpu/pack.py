@@ -184,7 +184,7 @@ def _blocks(path: Path) -> Iterator[bytes]:
 def _archive(source: Path, files: Sequence[Path], target: Path) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     with target.open("wb") as out:
-        process = subprocess.Popen(["xz", "-6", "-T0", "-c"], stdin=subprocess.PIPE, stdout=out)
+        process = subprocess.Popen(["xz", "-3", "-T0", "-c"], stdin=subprocess.PIPE, stdout=out)
         assert process.stdin is not None
         with tarfile.open(fileobj=process.stdin, mode="w|") as archive:
             for path in sorted(files):
