@@ -11,6 +11,7 @@ from rezero_ray.config.environment import EnvConfig
 from rezero_ray.config.problems import shown
 from rezero_ray.preflight.environment_child import Scored
 from rezero_ray.preflight.probes import EMPTY, PERFECT
+from rezero_ray.preflight.scripted_policy import NOT_SHOWN, REWRITES
 
 PERFECT_AT_LEAST = 0.9
 """Of a task's own solution, on a scale where reward_range is [-1, 1]."""
@@ -200,6 +201,8 @@ class EnvironmentReport:
         broken = [each for each in wrong if each not in outside]
         if broken:
             remedy = "let its reward functions take whatever is said"
+            if all(str(each.wrong).startswith((REWRITES, NOT_SHOWN)) for each in broken):
+                remedy = "add messages of text behind the policy's reply, and change none before it"
             yield Problem(f"{key}.id", self._told(broken), remedy, shown(self.env.id))
 
     def _told(self, wrong: Sequence[Scored]) -> str:

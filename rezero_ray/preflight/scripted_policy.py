@@ -7,6 +7,10 @@ from typing import Any
 
 from rezero_ray.chat import Call, Conversation, MessageRefused, clean_text, policy_messages, policy_tools
 
+NOT_SHOWN = "the policy cannot be shown what it says"
+REWRITES = "it rewrites the conversation"
+"""Beginnings of what is wrong with an environment that does so."""
+
 
 class ScriptedPolicy:
     """What the policy of one group says, and what it was shown: the messages are built and held against those of the
@@ -25,7 +29,7 @@ class ScriptedPolicy:
         try:
             messages, tools = policy_messages(question["messages"]), policy_tools(question["tools"])
         except MessageRefused as problem:
-            self.refusal = f"the policy cannot be shown what it says: {problem}"
+            self.refusal = f"{NOT_SHOWN}: {problem}"
             return {"error": self.refusal}
         continued = conversation.continued(messages, tools)
         self._continues[call] = continued[0].turn if continued else None
@@ -44,4 +48,4 @@ class ScriptedPolicy:
         for before, call in pairwise(calls):
             if self._continues.get(call) != before:
                 what = self._rewritten.get(call) or "it went back to an earlier turn"
-                raise ValueError(f"it rewrites the conversation: {what}; a conversation may only grow")
+                raise ValueError(f"{REWRITES}: {what}; a conversation may only grow")

@@ -156,3 +156,16 @@ def test_answers_with_a_reward_error_that_counts_as_zero_are_counted_in_the_chec
     report = replace(SOUND, scored=(*SOUND.scored, zeroed))
     assert any("1 of 4 answers have a reward function that failed" in note for note in report.notes())
     assert any("f returned None" in note for note in report.notes())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "remedy"),
+    [
+        ("right raised ValueError: no", "let its reward functions take whatever is said"),
+        ("it rewrites the conversation: 2 of 3 messages are gone", "change none before it"),
+        ("the policy cannot be shown what it says: message 2 (tool): an image", "add messages of text"),
+    ],
+)
+def test_the_remedy_fits_what_is_wrong(wrong: str, remedy: str) -> None:
+    (problem,) = replace(SOUND, scored=(*SOUND.scored, scored(EMPTY, wrong=wrong))).problems(0)
+    assert wrong in problem.what and remedy in problem.remedy
