@@ -27,7 +27,11 @@ demo: $(MODEL) ## train SmolLM2-135M-Instruct on phishing-detection, for real, o
 	@$(RUN) rezero_ray.train $(DEMO) $(ARGS)
 
 .PHONY: test
-test: dev $(MODEL) ## every check and test
+test: dev $(MODEL) ## every check and test but the nightly ones
+	@$(RUN) pytest -m "not nightly" $(ARGS)
+
+.PHONY: nightly
+nightly: dev $(MODEL) ## every check and test
 	@$(RUN) pytest $(ARGS)
 
 .PHONY: quick

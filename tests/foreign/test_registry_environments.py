@@ -15,7 +15,7 @@ from rezero_ray.foreign.loading import load_record
 from rezero_ray.foreign.process import ChildProcess
 from tests.foreign_interpreters import interpreter, write_words
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.nightly, pytest.mark.timeout(600)]
 
 Player = Callable[[Sequence[dict[str, Any]]], str]
 """The conversation so far to the next answer."""

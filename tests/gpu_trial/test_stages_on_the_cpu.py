@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("stage", ["stage1_torch", "stage2_deepspeed"])
 def test_a_stage_runs_every_section_on_the_cpu(stage: str, tmp_path: Path) -> None:

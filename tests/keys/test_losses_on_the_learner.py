@@ -16,6 +16,7 @@ from tests.record_builders import SMOLLM2
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.nightly,
     pytest.mark.skipif(not importlib.util.find_spec("deepspeed"), reason="deepspeed is not installed"),
 ]
 

@@ -93,12 +93,14 @@ def test_a_family_is_accepted_exactly_where_the_learner_computes_it(model_type: 
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("model_type", FAMILIES)
 def test_every_family_with_lora_is_accepted_exactly_where_the_learner_computes_it(model_type: str) -> None:
     require_agreement(*verdict(model_type, {}))
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(("model_type", "changes", "accepted"), CHANGES)
 def test_a_setting_is_refused_exactly_where_it_changes_the_logprobs(
     model_type: str, changes: Mapping[str, Any], accepted: bool

@@ -12,7 +12,7 @@ import pytest
 from tests.host.two_servers import answering
 from tests.run.train_process import ROOT, SMALL, read_lines
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.nightly, pytest.mark.timeout(900)]
 
 NAMELESS = 'ulimit -Sn 256; hostname no-such-host-4711; exec "$@"'
 """A shell in a UTS namespace of its own, where there may be one."""

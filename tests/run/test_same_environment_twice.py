@@ -10,7 +10,7 @@ import pytest
 from rezero_ray.show import main as show
 from tests.run.train_process import ObservedRun, TrainProcess, read_lines
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.nightly, pytest.mark.timeout(600)]
 
 STEPS = 3
 REQUEST = """

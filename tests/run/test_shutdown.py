@@ -22,7 +22,7 @@ from tests.run.train_process import (
     still_alive,
 )
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.nightly, pytest.mark.timeout(600)]
 
 CRON = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ENVIRONMENTS)}
 """What cron gives: no HOME, no USER, no TERM."""

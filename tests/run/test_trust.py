@@ -10,7 +10,7 @@ import pytest
 from tests.run.published_policy import assert_versions_are_those_named
 from tests.run.train_process import ObservedRun, TrainProcess, read_lines
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.nightly, pytest.mark.timeout(900)]
 
 IGNORES_VERSIONS_AFTER_1 = """
 import sys

@@ -100,6 +100,7 @@ def start_engine(folder: Path, model: Path) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(900)
 def test_an_engine_from_copied_sources_uses_our_lora_operation_or_says_that_it_cannot(
     uninstalled: Path, tmp_path: Path
