@@ -169,6 +169,7 @@ def until(holds: Any, seconds: float = 180) -> None:
         time.sleep(0.2)
 
 
+@pytest.mark.nightly
 def test_a_server_that_is_lost_restored_and_lost_again_has_every_step_once_and_what_it_lacks_is_sent_later(
     store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
