@@ -151,8 +151,8 @@ class Policy:
         return None
 
     def _shown(self, build: Callable[[], Result]) -> Result:
-        """What `build` returns. What it raises, of ours or of a chat template's, is the environment's or its model's
-        doing: nothing of the policy's own is encoded here."""
+        """What `build` returns. What it raises, its own error or a chat template's, is the doing of the environment
+        or its model: nothing of the policy's own is encoded here."""
         try:
             return build()
         except Exception as problem:

@@ -22,7 +22,7 @@ def join(host: str, port: int, *, rank: int, world_size: int, own: str | None = 
     """Set what torch and DeepSpeed read: this process is `rank`, at the address `own` (that of the store when None),
     and the store is there already.
 
-    gloo looks for its interface by the host's name, which some hosts cannot resolve; it is told the interface of the
+    gloo looks for its interface by the host's name, which some hosts cannot resolve; it gets the interface of the
     address by which Ray knows the node, unless the user has named one.
     """
     interface = interface_of(own or host, addresses_by_interface())

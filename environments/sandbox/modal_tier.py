@@ -213,7 +213,7 @@ async def _exec(sandbox: Any, text: str, limit: float) -> tuple[int, str, str]:
 
 
 def _terminate(sandbox: Any, watch: BinaryIO) -> None:
-    """Ends it where Modal can be reached; else its watch goes on trying."""
+    """Ends it where Modal can be reached; else its watch keeps trying."""
     with watch:
         try:
             _within(FAREWELL_SECONDS, "the end of a Sandbox", sandbox.terminate.aio())

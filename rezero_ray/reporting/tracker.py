@@ -132,7 +132,7 @@ class Tracker:
             self._say(event["note"])
 
     def _failed(self, why: str) -> None:
-        """Say so the first time; the run goes on."""
+        """Report the first time; the run continues."""
         if not self._failing:
             self._say(
                 f"MLflow ({self._uri}) does not take this run: {why}. metrics.jsonl has everything; it is sent when "

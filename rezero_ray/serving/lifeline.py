@@ -3,7 +3,7 @@
     python lifeline.py FOLDER
 
 The group is read from the first line of the input. A second line says that all has ended in the ordinary way. It runs
-in a session of its own, where no signal to its parent's group reaches it, and imports nothing of ours.
+in a session of its own, where no signal to its parent's group reaches it, and imports nothing of this project.
 """
 
 import contextlib

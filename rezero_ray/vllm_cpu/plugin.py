@@ -1,7 +1,7 @@
-"""vLLM's CPU platform of ours: registered with vLLM, found by it without an installation, and required of it.
+"""This project's CPU platform for vLLM: registered, found without an installation, and required of the engine.
 
 vLLM finds platforms through entry points of the group `vllm.platform_plugins`, in every process that it starts. The
-entry point lies beside this file, in `discovery/`, as the metadata of a distribution. That folder goes on the path of
+entry point lies beside this file, in `discovery/`, as the metadata of a distribution. That folder joins the path of
 the engine's process and of those that it starts, so sources that are merely copied (Modal's image, the package of a
 submitted Ray job) have the plug-in as an installed project has.
 """

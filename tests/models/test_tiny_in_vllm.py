@@ -5,7 +5,7 @@ query comes as [tokens, heads, head_size], as MLA's does. Llama's comes as [toke
 right. Transformers and a float32 engine then differ by up to 1 in a logprob; with the kernel switched off
 (`custom_ops = ["-rotary_embedding"]`, PyTorch's own operations instead) by less than 0.001.
 
-torch is told that the processor has AMX, as in vLLM's processes that start from the same file: the hardest case,
+torch sees a processor with AMX, as in vLLM's processes that start from the same file: the hardest case,
 because vLLM then prefers a backend that is bfloat16 only. On a processor without AMX the fp32 engine uses none of it.
 """
 

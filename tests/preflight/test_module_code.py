@@ -1,4 +1,4 @@
-"""A module that ends the process, or prints, is reported as that module's error; the command goes on."""
+"""A module that ends the process, or prints, is reported as that module's error; the command continues."""
 
 import os
 import signal

@@ -43,8 +43,8 @@ def noise(model: Path, marks: Path) -> tuple[str, ...]:
 class TrainProcess:
     """`python -m rezero_ray.train configs/redteam.toml configs/overlays/cpu.toml ...` as a person starts it.
 
-    `request` stands in the place of those files and of SMALL; `program` are the interpreter's arguments for another
-    way into the same command. `environment` stands in the place of this process's; `before` are words before the
+    `request` replaces those files and of SMALL; `program` are the interpreter's arguments for another
+    way into the same command. `environment` replaces this process's; `before` are words before the
     command, such as `nohup`.
     """
 
